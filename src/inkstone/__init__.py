@@ -1,0 +1,3 @@
+"""Inkstone: a complete GPT system, from raw text to a served model."""
+
+__version__ = "0.1.0"

@@ -1,0 +1,1 @@
+"""Row 3: the checkpoint store, run state, and exchange with Hugging Face folders."""

@@ -1,0 +1,1 @@
+"""Row 7: one file per command."""

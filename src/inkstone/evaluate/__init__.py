@@ -1,0 +1,1 @@
+"""Row 6: perplexity, accuracy, bits per byte, intervals and baselines."""

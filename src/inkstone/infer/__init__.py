@@ -1,0 +1,1 @@
+"""Row 5: sampling rules, generation with a cache, streaming."""
