@@ -15,6 +15,7 @@ Activation = Literal["gelu", "gelu_tanh", "relu2", "swiglu"]
 _GPT = {
     "position": "learned", "norm": "layernorm", "norm_place": "pre", "norm_eps": 1e-5, "activation": "gelu_tanh",
     "bias": True, "qk_norm": False, "tie_embeddings": True, "init": "gpt2", "dropout": 0.1,
+    "attention_dropout": 0.1,
 }  # fmt: skip
 
 
@@ -77,6 +78,7 @@ class ModelConfig(Settings):
     bias: bool = setting(False, "biases in linear layers and LayerNorm")
     tie_embeddings: bool = setting(True, "one matrix for input embedding and output projection")
     dropout: float = setting(0.0, "share of activations dropped in training", ge=0, lt=1)
+    attention_dropout: float = setting(0.0, "share of attention weights dropped in training (slow on CPUs)", ge=0, lt=1)
     logit_softcap: float = setting(0.0, "cap logits smoothly at ± this; 0 = off", ge=0)
     init: Literal["gpt2", "modern", "article"] = setting("modern", "initialization: gpt2, modern, article")
 
