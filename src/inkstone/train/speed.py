@@ -1,0 +1,74 @@
+"""How fast a model trains here: predicted from matrix products, or measured on real steps with random tokens."""
+
+import statistics
+import time
+from dataclasses import dataclass
+
+from inkstone import machine
+from inkstone.nn.config import ModelConfig
+from inkstone.nn.cost import flops_per_token, num_params
+from inkstone.optim.config import OptimSettings
+
+# Share of the products' speed that a training step reaches. Measured on one AVX-512-BF16 core, widths 128 to 512: fp32 0.60 to 1.07
+# (large products are faster than the probe's), bf16 0.33 to 0.80, more for wider models.
+EFFICIENCY = {"fp32": 0.7, "bf16": 0.5, "fp16": 0.5}
+INIT_PARAMS_PER_SECOND = 5e7  # drawing the initial weights, one core
+WARMUP_STEPS = 2  # pages, kernels and tables are made in the first ones
+MIN_STEPS, MAX_STEPS = 3, 200
+
+
+@dataclass(frozen=True)
+class Speed:
+    """Tokens a second of training; `steps` is how many were timed, 0 for a prediction."""
+
+    tokens_per_second: float
+    steps: int
+    low: float
+    high: float
+
+
+def predict_speed(config: ModelConfig, *, precision: str) -> Speed:
+    """Return the speed that this processor's matrix products let expect, right within a factor of about two."""
+    products = machine.product_speeds()["bf16" if precision == "bf16" else "fp32"] * machine.usable_cores()
+    tokens = EFFICIENCY[precision] * products / flops_per_token(config)
+    return Speed(tokens_per_second=tokens, steps=0, low=tokens / 2, high=2 * tokens)
+
+
+def measurable_rows(config: ModelConfig, predicted: Speed, *, batch_size: int, seconds: float) -> int:
+    """Return how many rows a timed step can have so that enough steps fit into `seconds`; 0 where not even one row can."""
+    left = seconds - num_params(config) / INIT_PARAMS_PER_SECOND
+    tokens = left * predicted.tokens_per_second / (WARMUP_STEPS + MIN_STEPS)
+    return max(0, min(batch_size, int(tokens // config.context)))
+
+
+def measure_speed(
+    config: ModelConfig, optim: OptimSettings, *, batch_size: int, precision: str, seconds: float, seed: int = 0
+) -> Speed:
+    """Return the median speed (and quartiles) of whole training steps on random tokens, made for about `seconds` in all."""
+    import torch
+
+    from inkstone.nn.functional import linear_cross_entropy
+    from inkstone.nn.transformer import Transformer
+    from inkstone.optim.optimizers import OptimizerSet
+
+    deadline = time.perf_counter() + seconds
+    dtype = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}[precision]
+    model = Transformer(config, seed=seed, compute_dtype=dtype).train()
+    optimizer = OptimizerSet(model, optim)
+    tokens = torch.randint(config.vocab_size, (batch_size, config.context), generator=torch.Generator().manual_seed(seed))
+    times: list[float] = []
+    while not times or (len(times) < WARMUP_STEPS + MAX_STEPS and time.perf_counter() < deadline):
+        start = time.perf_counter()
+        loss, _ = linear_cross_entropy(model(tokens).flatten(0, 1), model.head_weight, tokens.flatten(), config.logit_softcap)
+        (loss / tokens.numel()).backward()
+        torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+        optimizer.step(1.0)
+        optimizer.zero_grad()
+        times.append(time.perf_counter() - start)
+    speeds = sorted(tokens.numel() / spent for spent in times[WARMUP_STEPS:] or times[-1:])
+    return Speed(
+        tokens_per_second=statistics.median(speeds),
+        steps=len(speeds),
+        low=speeds[len(speeds) // 4],
+        high=speeds[3 * len(speeds) // 4],
+    )
