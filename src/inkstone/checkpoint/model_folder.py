@@ -1,0 +1,173 @@
+"""Model folders: a trained model with its tokenizer, in Hugging Face's layout where it has a class for the model."""
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from inkstone.base.errors import CheckpointError, ConfigError, DataError
+from inkstone.base.log import warn
+from inkstone.checkpoint.huggingface import (
+    find_architecture,
+    from_huggingface,
+    native_shapes,
+    read_model_config,
+    refuse_code,
+    to_huggingface,
+    validate_config,
+)
+from inkstone.checkpoint.manifest import verify_folder
+from inkstone.checkpoint.matching import require_match, shapes_of
+from inkstone.checkpoint.publish import publish_folder
+from inkstone.checkpoint.store import STATE_NAME, checkpoint_folders, verify_checkpoint
+from inkstone.checkpoint.tensors import describe_nonfinite, nonfinite_counts, write_tensors
+from inkstone.checkpoint.weights import WEIGHTS_NAME, has_manifest, read_json, read_weights, refuse_pickle, weight_files
+from inkstone.nn.config import ModelConfig
+from inkstone.nn.transformer import Transformer
+from inkstone.text.tokenizer import Tokenizer
+
+CONFIG_NAME, GENERATION_NAME = "config.json", "generation_config.json"
+TOKENIZER_NAMES = ("tokenizer.json", "tokenizer_config.json")
+NATIVE_TYPE = "inkstone"
+IM_END = "<|im_end|>"
+
+
+def save_model(folder: Path, model: Transformer, tokenizer: Tokenizer, generation: dict[str, Any] | None = None) -> None:
+    """Publish a model as a folder that we, and mostly others too, can load; a folder that stands there is replaced at once.
+
+    `generation` holds sampling defaults (temperature, top_p, …) for generation_config.json.
+
+    Raises: DataError (a weight is NaN or infinite), ConfigError (the tokenizer does not fit), ResourceError (disk).
+    """
+    config, state = model.config, _plain_state(model)
+    counts = nonfinite_counts(state)
+    if counts:
+        raise DataError(f"model {folder} not written: NaN or infinite values in {describe_nonfinite(counts)}")
+    if tokenizer.vocab_size > config.vocab_size:
+        raise ConfigError(f"the tokenizer has {tokenizer.vocab_size:,} tokens, the model's vocab_size is {config.vocab_size:,}")
+    if find_architecture(config):
+        config_json, tensors = to_huggingface(config, state)
+        config_json |= {"bos_token_id": tokenizer.eos_id, "eos_token_id": tokenizer.eos_id}
+    else:
+        config_json, tensors = native_config(config), state
+    files = _text_files(config_json, config, tokenizer) | {GENERATION_NAME: _encode(_generation(tokenizer, generation or {}))}
+
+    def write(temporary: Path) -> None:
+        write_tensors(temporary / WEIGHTS_NAME, tensors)
+        for name, content in files.items():
+            (temporary / name).write_bytes(content)
+
+    publish_folder(Path(folder), write)
+
+
+def load_model(path: Path, *, device: str = "cpu", dtype: torch.dtype | None = None) -> tuple[Transformer, Tokenizer]:
+    """Return a model in evaluation mode and its tokenizer.
+
+    `path` is a run (best, else final, else its newest checkpoint that verifies), a checkpoint, or a Hugging Face-style folder.
+    `dtype` is that of parameters and arithmetic; None is float32.
+
+    Raises: CheckpointError (damaged, foreign or unsupported), ResourceError (memory, disk).
+    """
+    candidates = list(_candidates(Path(path)))
+    for folder in candidates[:-1]:
+        try:
+            return _load_folder(folder, device, dtype)
+        except CheckpointError as error:
+            warn(f"MODEL SKIPPED: {error}\nfalling back from {folder.name} to an older model of this run; the bad one is kept")
+    return _load_folder(candidates[-1], device, dtype)
+
+
+def native_config(config: ModelConfig) -> dict[str, Any]:
+    """Return the config.json of a folder with our own tensor names."""
+    return {"model_type": NATIVE_TYPE, "architectures": ["Transformer"], "model": config.model_dump(mode="json")}
+
+
+def checkpoint_files(config: ModelConfig, tokenizer: Tokenizer) -> dict[str, bytes]:
+    """Return the extra files that make a checkpoint, whose `model` tensors have our own names, a model folder by itself."""
+    return _text_files(native_config(config), config, tokenizer)
+
+
+def _candidates(path: Path) -> Iterator[Path]:
+    """Yield the folders to try, best first; at least one.
+
+    Raises: CheckpointError when nothing there looks like a model.
+    """
+    if not path.is_dir():
+        refuse_pickle(path)
+        raise CheckpointError(f"no model at {path}: expected a folder, found {'a file' if path.exists() else 'nothing'}")
+    if (path / CONFIG_NAME).exists():
+        yield path
+        return
+    folders = [path / name for name in ("best", "final") if (path / name).is_dir()]
+    folders += [folder for _, folder in reversed(checkpoint_folders(path))]
+    if not folders:
+        refuse_pickle(path)
+        raise CheckpointError(f"no model in {path}: expected {CONFIG_NAME} (a model folder), or best, final or checkpoints (a run)")
+    yield from folders
+
+
+def _load_folder(folder: Path, device: str, dtype: torch.dtype | None) -> tuple[Transformer, Tokenizer]:
+    _verify(folder)
+    config_json = read_json(folder, CONFIG_NAME)
+    refuse_code(config_json, CONFIG_NAME)
+    is_native = config_json.get("model_type") == NATIVE_TYPE
+    config = _read_native_config(config_json) if is_native else read_model_config(config_json)
+    tokenizer = Tokenizer.load(folder)
+    if tokenizer.vocab_size > config.vocab_size:
+        sizes = f"{tokenizer.vocab_size:,} tokens, and the model's vocab_size is {config.vocab_size:,}"
+        raise CheckpointError(f"the tokenizer in {folder} has {sizes} — it belongs to another model")
+    tensors = read_weights(folder)
+    if is_native:
+        require_match(native_shapes(config), shapes_of(tensors), f"this model ({folder})")
+    else:
+        config, tensors = from_huggingface(config_json, tensors)
+    return _build(config, tensors, device, dtype), tokenizer
+
+
+def _verify(folder: Path) -> None:
+    """Check the hashes of the files that will be used; a folder that is not ours has no manifest."""
+    if (folder / STATE_NAME).exists():
+        verify_checkpoint(folder, only={CONFIG_NAME, WEIGHTS_NAME, *TOKENIZER_NAMES})
+    elif has_manifest(folder):
+        verify_folder(folder, only={CONFIG_NAME, *weight_files(folder), *TOKENIZER_NAMES})
+
+
+def _read_native_config(config_json: dict[str, Any]) -> ModelConfig:
+    values = config_json.get("model")
+    if not isinstance(values, dict):
+        raise CheckpointError(f"{CONFIG_NAME} of type {NATIVE_TYPE} has no 'model' section")
+    return validate_config(values)
+
+
+def _build(config: ModelConfig, tensors: dict[str, Tensor], device: str, dtype: torch.dtype | None) -> Transformer:
+    """Return the model around copies of the tensors, so that it outlives the files; no weight is drawn first."""
+    dtype = dtype or torch.float32
+    with torch.device("meta"):
+        model = Transformer(config, compute_dtype=dtype)
+    copies = {name: tensor.to(device=device, dtype=dtype, copy=True) for name, tensor in tensors.items()}
+    model.load_state_dict(copies, strict=True, assign=True)
+    return model.requires_grad_(True).eval()
+
+
+def _plain_state(model: Transformer) -> dict[str, Tensor]:
+    """Return the state dict without the prefix that torch.compile adds."""
+    return {name.removeprefix("_orig_mod."): tensor for name, tensor in model.state_dict().items()}
+
+
+def _text_files(config_json: dict[str, Any], config: ModelConfig, tokenizer: Tokenizer) -> dict[str, bytes]:
+    tokenizer_files = tokenizer.files()
+    about = json.loads(tokenizer_files["tokenizer_config.json"]) | {"model_max_length": config.context}
+    return {CONFIG_NAME: _encode(config_json), **tokenizer_files, "tokenizer_config.json": _encode(about)}
+
+
+def _generation(tokenizer: Tokenizer, given: dict[str, Any]) -> dict[str, Any]:
+    ends = [tokenizer.eos_id, *([tokenizer.special[IM_END]] if IM_END in tokenizer.special else [])]
+    eos = ends if len(ends) > 1 else ends[0]
+    return {"do_sample": True, "eos_token_id": eos, "pad_token_id": tokenizer.pad_id, **given}
+
+
+def _encode(value: dict[str, Any]) -> bytes:
+    return (json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False) + "\n").encode()
