@@ -47,25 +47,24 @@ def measure_speed(
     """Return the median speed (and quartiles) of whole training steps on random tokens, made for about `seconds` in all."""
     import torch
 
-    from inkstone.nn.functional import linear_cross_entropy
+    from inkstone.data.loader import Batch
     from inkstone.nn.transformer import Transformer
     from inkstone.optim.optimizers import OptimizerSet
+    from inkstone.train.objectives import OBJECTIVES
+    from inkstone.train.step import TrainStep
 
     deadline = time.perf_counter() + seconds
     dtype = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}[precision]
-    model = Transformer(config, seed=seed, compute_dtype=dtype).train()
-    optimizer = OptimizerSet(model, optim)
-    tokens = torch.randint(config.vocab_size, (batch_size, config.context), generator=torch.Generator().manual_seed(seed))
+    model = Transformer(config, seed=seed, compute_dtype=dtype)
+    step = TrainStep(model, OptimizerSet(model, optim), OBJECTIVES["lm"], clip_norm=1.0, clip_value=0.0)
+    tokens = torch.randint(config.vocab_size, (batch_size, config.context + 1), generator=torch.Generator().manual_seed(seed))
+    batch = Batch(tokens[:, :-1].contiguous(), tokens[:, 1:].contiguous(), None)
     times: list[float] = []
     while not times or (len(times) < WARMUP_STEPS + MAX_STEPS and time.perf_counter() < deadline):
         start = time.perf_counter()
-        loss, _ = linear_cross_entropy(model(tokens).flatten(0, 1), model.head_weight, tokens.flatten(), config.logit_softcap)
-        (loss / tokens.numel()).backward()
-        torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
-        optimizer.step(1.0)
-        optimizer.zero_grad()
+        step([batch], 1.0)
         times.append(time.perf_counter() - start)
-    speeds = sorted(tokens.numel() / spent for spent in times[WARMUP_STEPS:] or times[-1:])
+    speeds = sorted(batch.tokens_BT.numel() / spent for spent in times[WARMUP_STEPS:] or times[-1:])
     return Speed(
         tokens_per_second=statistics.median(speeds),
         steps=len(speeds),
