@@ -1,3 +1,15 @@
 """Inkstone: a complete GPT system, from raw text to a served model."""
 
+from typing import Any
+
 __version__ = "0.1.0"
+_LAZY = ("load",)  # of inkstone.api, which imports torch: only where it is used
+
+
+def __getattr__(name: str) -> Any:
+    """Return `inkstone.load`, imported at its first use."""
+    if name in _LAZY:
+        from inkstone import api
+
+        return getattr(api, name)
+    raise AttributeError(f"module 'inkstone' has no attribute '{name}'")

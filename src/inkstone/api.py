@@ -1,0 +1,126 @@
+"""Inkstone for notebooks and other programs: `inkstone.load(path)` gives a `Model` that generates, chats and scores."""
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pydantic
+import torch
+
+from inkstone.base.errors import ConfigError, RequestError
+from inkstone.base.family import nearest
+from inkstone.checkpoint.model_folder import GENERATION_NAME, load_model
+from inkstone.checkpoint.weights import read_json
+from inkstone.infer.config import SamplingSettings
+from inkstone.infer.conversation import fit_conversation, require_answerable, require_chat_tokens
+from inkstone.infer.generate import Generation, Reply
+from inkstone.infer.prompt import encode_prompt
+from inkstone.infer.score import Score, score_text
+from inkstone.machine import fast_precision
+
+if TYPE_CHECKING:
+    from inkstone.nn.transformer import Transformer
+    from inkstone.text.tokenizer import Tokenizer
+
+
+class Model:
+    """A transformer with its tokenizer, ready to be asked.
+
+    Sampling is given by name wherever text is made: max_tokens, temperature, top_k, top_p, min_p, typical_p, repetition_penalty,
+    presence_penalty, frequency_penalty, no_repeat_ngram, seed, stop.
+    """
+
+    def __init__(self, network: "Transformer", tokenizer: "Tokenizer", *, is_chat_tuned: bool = True) -> None:
+        self.network = network.eval().requires_grad_(False)
+        self.tokenizer = tokenizer
+        self.is_chat_tuned = is_chat_tuned  # a base model goes on with a text, where a tuned one answers
+
+    def generate(self, prompt: str = "", **sampling: Any) -> Generation:
+        """Return the text that follows `prompt`; an empty prompt begins a new document.
+
+        Raises: RequestError when the prompt is longer than the model's context, or a sampling value is out of bounds.
+        """
+        return self.reply(prompt, sampling_settings(sampling)).finish()
+
+    def stream(self, prompt: str = "", **sampling: Any) -> Iterator[str]:
+        """Return the same text piece by piece, each of whole characters. Raises: as `generate`, at once."""
+        return iter(self.reply(prompt, sampling_settings(sampling)))
+
+    def chat(self, messages: list[dict[str, str]], **sampling: Any) -> Generation:
+        """Return the assistant's answer to `messages` ({"role": system | user | assistant, "content": text}).
+
+        The oldest turns are left out where the conversation is longer than the context.
+        Raises: RequestError for messages that cannot be answered, ConfigError when the tokenizer has no chat tokens.
+        """
+        return self.chat_reply(messages, sampling_settings(sampling))[0].finish()
+
+    def stream_chat(self, messages: list[dict[str, str]], **sampling: Any) -> Iterator[str]:
+        """Return the same answer piece by piece. Raises: as `chat`, at once."""
+        return iter(self.chat_reply(messages, sampling_settings(sampling))[0])
+
+    def score(self, text: str) -> Score:
+        """Return how likely the model finds `text`. Raises: RequestError when it has fewer than two tokens."""
+        return score_text(self.network, self.tokenizer, text)
+
+    def reply(self, prompt: str, settings: SamplingSettings) -> Reply:
+        """Return the text after `prompt` as a `Reply`: pieces first, figures afterwards."""
+        return Reply(self.network, self.tokenizer, encode_prompt(prompt, self.tokenizer, self.network.config.context), settings)
+
+    def chat_reply(self, messages: list[dict[str, str]], settings: SamplingSettings) -> tuple[Reply, int]:
+        """Return the answer as a `Reply`, and how many of the oldest messages were left out."""
+        require_chat_tokens(self.tokenizer)
+        require_answerable(messages)
+        context = self.network.config.context
+        ids, num_dropped = fit_conversation(messages, self.tokenizer, context=context, max_tokens=settings.max_tokens)
+        return Reply(self.network, self.tokenizer, ids, settings), num_dropped
+
+
+def load(path: str | os.PathLike[str], *, device: str = "cpu", dtype: torch.dtype | None = None) -> Model:
+    """Return the model of a run, a checkpoint or a Hugging Face-style folder; `dtype` None is the one that is fast there.
+
+    Raises: ConfigError for a device that is not there, CheckpointError for a folder that holds no sound model.
+    """
+    check_device(device)
+    network, tokenizer = load_model(Path(path), device=device, dtype=dtype or _fast_dtype(device))
+    return Model(network, tokenizer, is_chat_tuned=_is_chat_tuned(Path(path)))
+
+
+def _fast_dtype(device: str) -> torch.dtype:
+    if device.startswith("cuda"):
+        return torch.bfloat16 if torch.cuda.is_bf16_supported() else torch.float32
+    return torch.bfloat16 if device == "cpu" and fast_precision() == "bf16" else torch.float32
+
+
+def _is_chat_tuned(path: Path) -> bool:
+    """Return what the model's generation_config.json says under "chat"; a folder without that file is a base model."""
+    for folder in (path, path / "best", path / "final"):
+        if (folder / GENERATION_NAME).is_file():
+            return read_json(folder, GENERATION_NAME).get("chat") is True
+    return False
+
+
+def check_device(name: str) -> None:
+    """Raises: ConfigError that lists the devices that are there, when `name` is none of them."""
+    there = ["cpu", *(f"cuda:{i}" for i in range(torch.cuda.device_count()))]
+    if torch.cuda.is_available():
+        there.append("cuda")
+    if torch.backends.mps.is_available():
+        there.append("mps")
+    if name not in there:
+        raise ConfigError(f"device: expected one of {', '.join(there)}, found '{name}'")
+
+
+def sampling_settings(values: dict[str, Any]) -> SamplingSettings:
+    """Return the settings of one call. Raises: RequestError that lists every problem, one a line."""
+    try:
+        return SamplingSettings.model_validate(values)
+    except pydantic.ValidationError as error:
+        raise RequestError("\n".join(_explain(detail) for detail in error.errors())) from error
+
+
+def _explain(detail: Any) -> str:
+    name = ".".join(map(str, detail["loc"]))
+    if detail["type"] == "extra_forbidden":
+        return f"{name}: unknown sampling setting{nearest(name, SamplingSettings.model_fields)}"
+    return f"{name}: {detail['msg'].removeprefix('Value error, ')}, found {detail['input']!r:.80}"
