@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from inkstone.text.tokenizer import Tokenizer
 
 DEFAULT_VOCAB_SIZE = 8192
-DEFAULT_SAMPLE_BYTES = 64_000_000  # 50 MB of Chinese and English took 20 s and 1.2 GB on one core for 32k tokens
+DEFAULT_SAMPLE_BYTES = 64_000_000  # 50 MB of Chinese and English took 20 s on two cores and 1.2 GB for 32k tokens
 _NOT_FOR_CHAR = "--vocab-size says nothing to --kind char, whose vocabulary is the characters of the text"
 
 
