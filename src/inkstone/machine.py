@@ -56,6 +56,11 @@ def usable_cores() -> int:
     return cores if quota is None else max(1, min(cores, int(quota + 0.5)))
 
 
+def busy_cores() -> float:
+    """Return how many cores' worth of work waited or ran here in the last minute, all programs together."""
+    return psutil.getloadavg()[0]
+
+
 def choose_threads(*, num_processes: int = 1) -> int:
     """Return how many threads one of `num_processes` equal processes on this machine should use for its matrix products."""
     return max(1, usable_cores() // num_processes)

@@ -44,7 +44,7 @@ def test_a_preset_is_planned_with_its_published_vocabulary(capsys):
 
 
 def test_real_steps_are_timed(capsys):
-    found = plan(capsys, *TINY, "--seconds", "1", "--train.max-steps", "50")
+    found = plan(capsys, *TINY, "--seconds", "0.5", "--train.max-steps", "50", "--train.threads", "1")
     assert found["measured"] is True
     assert found["tokens"] == 50 * 16 * 8
     assert found["seconds"] == pytest.approx(found["tokens"] / found["tokens_per_second"])

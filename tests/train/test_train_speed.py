@@ -35,13 +35,34 @@ def test_real_steps_are_timed_with_every_optimizer(kind, precision):
     assert 0 < found.low <= found.tokens_per_second <= found.high
 
 
-def test_one_step_is_timed_however_short_the_time():
-    assert measure_speed(TINY, OptimSettings(), batch_size=1, precision="fp32", seconds=0.0).steps == 1
+def count_rows(monkeypatch, row_seconds: float) -> list[int]:
+    """Let a step of n rows take n times `row_seconds` of a simulated clock, and return the rows of every step."""
+    rows, clock = [], [0.0]
+
+    def step(num: int) -> float:
+        rows.append(num)
+        clock[0] += num * row_seconds
+        return num * row_seconds
+
+    monkeypatch.setattr(speed, "_training_step", lambda *_, **__: step)
+    monkeypatch.setattr(speed.time, "perf_counter", lambda: clock[0])
+    return rows
+
+
+@pytest.mark.parametrize(("row_seconds", "expected"), [(0.01, 64), (0.1, 39), (1.0, 3), (60.0, 1)])
+def test_a_busy_machine_gets_fewer_rows_a_step(row_seconds, expected, monkeypatch):
+    rows = count_rows(monkeypatch, row_seconds)
+    found = measure_speed(TINY, OptimSettings(), batch_size=64, precision="fp32", seconds=20)
+    assert rows[0] == 1
+    assert rows[-1] == expected
+    assert found.tokens_per_second == pytest.approx(TINY.context / row_seconds)
+    assert sum(rows) * row_seconds <= max(20 + expected * row_seconds, 5 * row_seconds)
 
 
 def test_a_measurement_ends_after_enough_steps(monkeypatch):
-    monkeypatch.setattr(speed, "MAX_STEPS", 4)
-    assert measure_speed(TINY, OptimSettings(), batch_size=1, precision="fp32", seconds=60).steps == 4
+    rows = count_rows(monkeypatch, 1e-6)
+    measure_speed(TINY, OptimSettings(), batch_size=1, precision="fp32", seconds=60)
+    assert len(rows) == speed.WARMUP_STEPS + speed.MAX_STEPS
 
 
 @pytest.mark.parametrize(("tokens_per_second", "rows"), [(1e9, 64), (80.0, 20), (1.0, 0)])

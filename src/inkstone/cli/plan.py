@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from inkstone.base.errors import ConfigError
-from inkstone.base.log import say
+from inkstone.base.log import say, warn
 from inkstone.base.quantity import format_bytes, format_count, format_seconds
 from inkstone.base.settings import Settings
 from inkstone.nn.config import ModelConfig
@@ -32,6 +32,7 @@ class Plan:
     precision: str
     need: "MemoryNeed"
     speed: "Speed"
+    predicted: "Speed"
     tokens: int
     seconds: float
     train_tokens: int | None
@@ -72,6 +73,7 @@ def make_plan(settings: "PretrainSettings", *, data: Path | None, seconds: float
     """
     from inkstone import machine
     from inkstone.train.fit import largest_batch, memory_need
+    from inkstone.train.speed import predict_speed
 
     train, kind, ema = settings.train, settings.optim.kind, settings.train.ema > 0
     vocab_size, vocab_source, train_tokens = _vocabulary(settings.model, data)
@@ -82,11 +84,15 @@ def make_plan(settings: "PretrainSettings", *, data: Path | None, seconds: float
     free = machine.available_memory()
     rows = train.batch_size or largest_batch(config, free, precision=precision, optimizer=kind, ema=ema)
     need = memory_need(config, free, batch_size=rows, precision=precision, optimizer=kind, ema=ema)
-    speed = _speed(config, settings, rows=rows, precision=precision, seconds=seconds if need.fits else 0.0)
+    predicted = predict_speed(config, precision=precision)
+    speed = _measure(config, settings, predicted, rows=rows, precision=precision, seconds=seconds if need.fits else 0.0)
     tokens, spent = _length(
         settings, speed.tokens_per_second, tokens_per_step=rows * train.accumulate * config.context, epoch=train_tokens
     )
-    return Plan(config, vocab_source, rows, precision, need, speed, tokens, spent, train_tokens)
+    return Plan(
+        config=config, vocab_source=vocab_source, batch_size=rows, precision=precision, need=need, speed=speed, predicted=predicted,
+        tokens=tokens, seconds=spent, train_tokens=train_tokens,
+    )  # fmt: skip
 
 
 def figures(plan: Plan) -> dict[str, Any]:
@@ -103,6 +109,7 @@ def figures(plan: Plan) -> dict[str, Any]:
         "tokens": plan.tokens,
         "epochs": plan.tokens / plan.train_tokens if plan.train_tokens else None,
         "measured": plan.speed.steps > 0,
+        "predicted_tokens_per_second": plan.predicted.tokens_per_second,
         "batch_size": plan.batch_size,
         "precision": plan.precision,
         "vocab_size": plan.config.vocab_size,
@@ -129,20 +136,24 @@ def _vocabulary(config: ModelConfig, data: Path | None) -> tuple[int, str, int |
     return config.vocab_size or found, f"of {data}", int(manifest["splits"].get("train", {}).get("tokens", 0)) or None
 
 
-def _speed(config: ModelConfig, settings: "PretrainSettings", *, rows: int, precision: str, seconds: float) -> "Speed":
-    from inkstone.train.speed import measurable_rows, measure_speed, predict_speed
+def _measure(
+    config: ModelConfig, settings: "PretrainSettings", predicted: "Speed", *, rows: int, precision: str, seconds: float
+) -> "Speed":
+    """Return the measured speed, or the predicted one where not even a few steps of one row fit into `seconds`."""
+    from inkstone.train.speed import measurable_rows, measure_speed
 
-    predicted = predict_speed(config, precision=precision)
     timed = measurable_rows(config, predicted, batch_size=rows, seconds=seconds)
-    if not timed:
+    if timed == 0:
         return predicted
     import torch
 
-    from inkstone.machine import choose_threads
+    from inkstone.machine import busy_cores, choose_threads, usable_cores
 
     torch.set_num_threads(settings.train.threads or choose_threads())
-    say(f"timing real training steps of {timed} x {config.context} tokens for about {seconds:g} s …")
-    return measure_speed(config, settings.optim, batch_size=timed, precision=precision, seconds=seconds)
+    if (busy := busy_cores()) > 0.75 * usable_cores():
+        warn(f"other programs keep {busy:.1f} of {usable_cores()} cores busy: the speed is lower than on an idle machine")
+    say(f"timing real training steps for about {seconds:g} s …")
+    return measure_speed(config, settings.optim, batch_size=rows, precision=precision, seconds=seconds)
 
 
 def _length(
@@ -167,7 +178,7 @@ def _print(plan: Plan, settings: "PretrainSettings") -> None:
 
 
 def _rows(plan: Plan, settings: "PretrainSettings") -> list[tuple[str, str]]:
-    config, found, speed = plan.config, figures(plan), plan.speed
+    config, found = plan.config, figures(plan)
     heads = f"{config.num_heads} heads" + (f" ({config.num_kv_heads} for keys)" if config.num_kv_heads != config.num_heads else "")
     rows = [
         ("model", f"{config.preset}: {config.num_layers} layers, {heads}, width {config.width}, context {config.context}"),
@@ -177,7 +188,7 @@ def _rows(plan: Plan, settings: "PretrainSettings") -> list[tuple[str, str]]:
         ("batch", f"{plan.batch_size} x {config.context} tokens, {settings.train.accumulate} to an update, {plan.precision}"),
         ("memory", f"{format_bytes(plan.need.total_bytes)}{_parts(plan.need.parts, format_bytes)}"),
         ("cache", f"{format_bytes(found['cache_bytes_per_token'])} a token of generation"),
-        ("speed", f"{format_count(speed.tokens_per_second)} tokens/s ({_how(speed)})"),
+        ("speed", f"{format_count(plan.speed.tokens_per_second)} tokens/s ({_how(plan)})"),
         ("run", f"{format_count(plan.tokens)} tokens" + (f", {found['epochs']:.3g} epochs" if found["epochs"] else "")),
         ("time", format_seconds(plan.seconds)),
     ]
@@ -201,6 +212,9 @@ def _parts(parts: Mapping[str, int], form: Any) -> str:
     return " = " + " + ".join(f"{name.replace('_', ' ')} {form(value)}" for name, value in parts.items() if value)
 
 
-def _how(speed: "Speed") -> str:
+def _how(plan: Plan) -> str:
+    speed = plan.speed
     span = f"{format_count(speed.low)} to {format_count(speed.high)}"
-    return f"measured, {speed.steps} steps, quartiles {span}" if speed.steps else f"predicted, {span}"
+    if not speed.steps:
+        return f"predicted, {span}"
+    return f"measured, {speed.steps} steps, quartiles {span}; predicted {format_count(plan.predicted.tokens_per_second)}"

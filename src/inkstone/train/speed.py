@@ -2,6 +2,7 @@
 
 import statistics
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 
 from inkstone import machine
@@ -44,7 +45,27 @@ def measurable_rows(config: ModelConfig, predicted: Speed, *, batch_size: int, s
 def measure_speed(
     config: ModelConfig, optim: OptimSettings, *, batch_size: int, precision: str, seconds: float, seed: int = 0
 ) -> Speed:
-    """Return the median speed (and quartiles) of whole training steps on random tokens, made for about `seconds` in all."""
+    """Return the median speed (and quartiles) of whole training steps on random tokens, made for about `seconds` in all.
+
+    Steps of one row say first how many rows, up to `batch_size`, let enough steps fit into the time on a machine as busy as it is now.
+    """
+    deadline = time.perf_counter() + seconds
+    step = _training_step(config, optim, precision=precision, seed=seed)
+    for _ in range(WARMUP_STEPS):
+        row_seconds = step(1)
+    left = max(0.0, deadline - time.perf_counter())
+    rows = max(1, min(batch_size, int(left / (row_seconds * (WARMUP_STEPS + MIN_STEPS)))))
+    times: list[float] = []
+    while len(times) < MIN_STEPS or (len(times) < MAX_STEPS and time.perf_counter() < deadline):
+        times.append(step(rows))
+    warm = times[min(WARMUP_STEPS, len(times) - 1) :] if rows > 1 else times
+    speeds = sorted(rows * config.context / spent for spent in warm)
+    low, high = speeds[len(speeds) // 4], speeds[3 * len(speeds) // 4]
+    return Speed(tokens_per_second=statistics.median(speeds), steps=len(speeds), low=low, high=high)
+
+
+def _training_step(config: ModelConfig, optim: OptimSettings, *, precision: str, seed: int) -> Callable[[int], float]:
+    """Return a function that trains a fresh model on so many random rows and returns the seconds that took."""
     import torch
 
     from inkstone.data.loader import Batch
@@ -53,21 +74,16 @@ def measure_speed(
     from inkstone.train.objectives import OBJECTIVES
     from inkstone.train.step import TrainStep
 
-    deadline = time.perf_counter() + seconds
     dtype = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}[precision]
     model = Transformer(config, seed=seed, compute_dtype=dtype)
-    step = TrainStep(model, OptimizerSet(model, optim), OBJECTIVES["lm"], clip_norm=1.0, clip_value=0.0)
-    tokens = torch.randint(config.vocab_size, (batch_size, config.context + 1), generator=torch.Generator().manual_seed(seed))
-    batch = Batch(tokens[:, :-1].contiguous(), tokens[:, 1:].contiguous(), None)
-    times: list[float] = []
-    while not times or (len(times) < WARMUP_STEPS + MAX_STEPS and time.perf_counter() < deadline):
+    train = TrainStep(model, OptimizerSet(model, optim), OBJECTIVES["lm"], clip_norm=1.0, clip_value=0.0)
+    generator = torch.Generator().manual_seed(seed)
+
+    def step(rows: int) -> float:
+        tokens = torch.randint(config.vocab_size, (rows, config.context + 1), generator=generator)
+        batch = Batch(tokens[:, :-1].contiguous(), tokens[:, 1:].contiguous(), None)
         start = time.perf_counter()
-        step([batch], 1.0)
-        times.append(time.perf_counter() - start)
-    speeds = sorted(batch.tokens_BT.numel() / spent for spent in times[WARMUP_STEPS:] or times[-1:])
-    return Speed(
-        tokens_per_second=statistics.median(speeds),
-        steps=len(speeds),
-        low=speeds[len(speeds) // 4],
-        high=speeds[3 * len(speeds) // 4],
-    )
+        train([batch], 1.0)
+        return time.perf_counter() - start
+
+    return step
