@@ -38,8 +38,11 @@ class ShardWriter:
         self._shards: list[dict[str, Any]] = []
         self._open: _Shard | None = None
 
-    def add(self, ids: np.ndarray | Sequence[int], num_bytes: int, mask: np.ndarray | Sequence[bool] | None = None) -> None:
-        """Append one document; `eos_id` is added here, with mask 0.
+    def add(
+        self, ids: np.ndarray | Sequence[int], num_bytes: int, mask: np.ndarray | Sequence[bool] | None = None, *,
+        learn_eos: bool = False,
+    ) -> None:  # fmt: skip
+        """Append one document; `eos_id` is added here, in a masked split with `learn_eos` as its mask (a chat ends before it).
 
         Shapes: ids (N,), mask (N,) when the writer has masks. Units: `num_bytes` UTF-8 bytes of the document's text.
         Raises: ResourceError when the disk is full.
@@ -48,7 +51,7 @@ class ShardWriter:
         assert array.size == 0 or (array.min() >= 0 and array.max() < self.vocab_size), "id outside the vocabulary"
         assert self.with_mask == (mask is not None), "masks for all documents or for none"
         tokens = np.append(array, self.eos_id).astype(self.dtype)
-        flags = None if mask is None else np.append(np.asarray(mask, dtype=np.uint8), np.uint8(0))
+        flags = None if mask is None else np.append(np.asarray(mask, dtype=np.uint8), np.uint8(learn_eos))
         with explain_os_errors(f"token shards in {self.folder}"):
             if self._open is not None and self._open.num_tokens + tokens.size > self.shard_tokens:
                 self._close_shard()
@@ -244,7 +247,7 @@ def write_prepared(
     entries, kind = {}, "text"
     for name, documents in splits.items():
         documents = list(documents)
-        chat = bool(documents) and not isinstance(documents[0], str)
+        chat = not all(isinstance(document, str) for document in documents)
         kind = "chat" if chat else kind
         with ShardWriter(
             folder, name, vocab_size=tokenizer.vocab_size, eos_id=tokenizer.eos_id, with_mask=chat, shard_tokens=shard_tokens
@@ -262,9 +265,10 @@ def write_prepared(
 
 
 def add_document(writer: ShardWriter, tokenizer: Any, document: str | Sequence[Mapping[str, str]]) -> None:
-    """Encode one text or chat and append it."""
+    """Encode one text or chat and append it; where the split has masks, a plain text is learned whole."""
     if isinstance(document, str):
-        writer.add(tokenizer.encode(document), len(document.encode()))
+        text_ids = tokenizer.encode(document)
+        writer.add(text_ids, len(document.encode()), [True] * len(text_ids) if writer.with_mask else None, learn_eos=True)
         return
     from inkstone.text.chat import render_chat
 
