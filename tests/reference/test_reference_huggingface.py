@@ -104,7 +104,7 @@ def test_folder_of_transformers_loads_here_with_the_same_logits(model, tokenizer
 
 def test_export_then_import_is_the_identity(model, tokenizer, tmp_path):
     config_json, tensors = to_huggingface(model.config, model.state_dict())
-    config, state = from_huggingface(json.loads(json.dumps(config_json)), tensors)
+    _, state = from_huggingface(json.loads(json.dumps(config_json)), tensors)
     assert {k: v.tolist() for k, v in state.items()} == {k: v.tolist() for k, v in model.state_dict().items()}
     save_model(tmp_path / "m", model, tokenizer)
     loaded, loaded_tokenizer = load_model(tmp_path / "m")

@@ -30,7 +30,10 @@ def to_huggingface(config: ModelConfig, state_dict: Mapping[str, Tensor]) -> tup
     """
     architecture = find_architecture(config)
     if architecture is None:
-        closest = min(ARCHITECTURES.rows.values(), key=lambda one: len(one.obstacles(config)))
+        closest = min(
+            ARCHITECTURES.rows.values(),
+            key=lambda one: (len(one.obstacles(config)), one.switches["norm_place"] != config.norm_place),
+        )
         obstacles = "; ".join(closest.obstacles(config))
         raise ConfigError(f"no Hugging Face class computes this model; {closest.class_name} is closest: {obstacles}")
     tensors: dict[str, Tensor] = {}

@@ -64,6 +64,8 @@ def read_header(path: Path) -> dict[str, TensorInfo]:
         raise ResourceError(f"cannot read {path}: {error.strerror or error}") from error
     except (ValueError, RecursionError) as error:
         raise CheckpointError(f"{path} is not a valid safetensors file: {error}") from error
+    if not isinstance(header, dict):
+        raise CheckpointError(f"{path} is not a valid safetensors file: its header is a JSON {type(header).__name__}")
     header.pop("__metadata__", None)
     if len(header) > MAX_TENSORS:
         raise CheckpointError(f"{path} holds {len(header):,} tensors; at most {MAX_TENSORS:,} are read")
