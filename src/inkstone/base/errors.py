@@ -46,7 +46,7 @@ class NetworkError(InkstoneError):
     exit_code = 6
 
 
-class Interrupted(InkstoneError):
+class Interrupted(InkstoneError):  # noqa: N818
     """Stopped on request after saving; the same command goes on."""
 
     exit_code = 75

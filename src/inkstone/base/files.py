@@ -5,7 +5,6 @@ import errno
 import hashlib
 import json
 import os
-import shutil
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -24,7 +23,9 @@ def explain_os_errors(what: str) -> Iterator[None]:
         yield
     except OSError as error:
         if error.errno in _NO_SPACE:
-            raise ResourceError(f"the disk is full while writing {what} — free some space and run the same command again") from error
+            raise ResourceError(
+                f"the disk is full while writing {what} — free some space and run the same command again"
+            ) from error
         raise ResourceError(f"cannot write {what}: {error.strerror or error}") from error
 
 
@@ -56,8 +57,8 @@ def write_atomic(path: Path, content: bytes | str) -> None:
             stream.write(data)
             stream.flush()
             os.fsync(stream.fileno())
-        os.chmod(temporary, 0o644)
-        os.replace(temporary, path)
+        Path(temporary).chmod(0o644)
+        Path(temporary).replace(path)
     except BaseException:
         Path(temporary).unlink(missing_ok=True)
         raise
@@ -78,12 +79,3 @@ def sha256_file(path: Path) -> str:
 def sha256_text(text: str) -> str:
     """Return the hex SHA-256 of a text's UTF-8 bytes."""
     return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()
-
-
-def remove_folder(folder: Path) -> None:
-    """Un-publish a folder by renaming it, then delete it; a reader never sees half of it."""
-    if not folder.exists():
-        return
-    trash = Path(tempfile.mkdtemp(prefix=".trash-", dir=folder.parent))
-    os.replace(folder, trash / folder.name)
-    shutil.rmtree(trash, ignore_errors=True)

@@ -84,7 +84,9 @@ def _load_recipe(path: Path, seen: tuple[Path, ...]) -> dict[str, Any]:
     if path.resolve() in seen:
         raise ConfigError(f"recipe {path} extends itself")
     if not path.is_file():
-        raise ConfigError(f"recipe {path} is {'a folder' if path.is_dir() else 'not a regular file' if path.exists() else 'missing'}")
+        raise ConfigError(
+            f"recipe {path} is {'a folder' if path.is_dir() else 'not a regular file' if path.exists() else 'missing'}"
+        )
     if path.stat().st_size > MAX_RECIPE_BYTES:
         raise ConfigError(f"recipe {path} is larger than {MAX_RECIPE_BYTES:,} bytes — is it a data file?")
     try:
@@ -132,6 +134,14 @@ def _parse_flag(root: type[Settings], path: str, text: str) -> Any:
     try:
         return tomllib.loads(f"value = {text}")["value"]
     except tomllib.TOMLDecodeError:
+        return _parse_number(text)
+
+
+def _parse_number(text: str) -> float | str:
+    """Return a number that TOML would not take, such as `.9` or `+5`; anything else stays text."""
+    try:
+        return float(text)
+    except ValueError:
         return text
 
 

@@ -182,5 +182,8 @@ def _fail(error: Exception, debug: bool) -> int:
         print("error: out of memory — use a smaller batch, context or model", file=sys.stderr)
         return 5
     if not debug:
-        print(f"error: unexpected {type(error).__name__}: {error} — this is a bug; run again with --debug and report it", file=sys.stderr)
+        print(
+            f"error: unexpected {type(error).__name__}: {error} — this is a bug; run again with --debug and report it",
+            file=sys.stderr,
+        )
     return 1

@@ -13,6 +13,7 @@ from torch.autograd.function import once_differentiable
 from torch.nn.functional import scaled_dot_product_attention
 
 BATCHED_UP_TO = 512  # positions, on a CPU
+BLOCK = 64  # queries
 
 
 @functools.lru_cache(maxsize=16)
@@ -35,24 +36,51 @@ def document_bias(document_BT: Tensor, window: int, dtype: torch.dtype) -> Tenso
 
 
 class _BatchedAttention(torch.autograd.Function):
-    """softmax(q kᵀ + bias) v as plain batched products; keeps only the probabilities for the way back."""
+    """softmax(q kᵀ / √E + bias) v as plain batched products, a block of queries at a time over the keys that it can see.
+
+    Keeps the probabilities for the way back. Two blocks do three quarters, four blocks five eighths of the full square.
+    """
 
     @staticmethod
-    def forward(ctx: Any, q: Tensor, k: Tensor, v: Tensor, bias: Tensor) -> Tensor:
-        scores = torch.matmul(q, k.transpose(-1, -2))
-        scores += bias
-        probs = torch.softmax(scores, dim=-1)
-        ctx.save_for_backward(q, k, v, probs)
-        return torch.matmul(probs, v)
+    def forward(ctx: Any, q_BHTE: Tensor, k_BHSE: Tensor, v_BHSE: Tensor, bias: Tensor, is_causal: bool) -> Tensor:
+        batch, heads, num_queries, width = q_BHTE.shape
+        num_keys = k_BHSE.shape[2]
+        q, k, v = (x.reshape(batch * heads, -1, width) for x in (q_BHTE.contiguous(), k_BHSE.contiguous(), v_BHSE.contiguous()))
+        out = torch.empty_like(q)
+        blocks = _query_blocks(num_queries, num_keys, is_causal)
+        probs = []
+        for rows, keys in blocks:
+            scores = torch.bmm(q[:, rows], k[:, keys].transpose(1, 2)).view(batch, heads, -1, keys.stop)
+            scores.mul_(width**-0.5).add_(bias[..., rows, keys])
+            probs.append(torch.softmax(scores, dim=-1).view(batch * heads, -1, keys.stop))
+            out[:, rows] = torch.bmm(probs[-1], v[:, keys])
+        ctx.save_for_backward(q, k, v, *probs)
+        ctx.blocks = blocks
+        return out.view(q_BHTE.shape)
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, Tensor, Tensor, None]:
-        q, k, v, probs = ctx.saved_tensors
-        grad_v = torch.matmul(probs.transpose(-1, -2), grad)
-        grad_probs = torch.matmul(grad, v.transpose(-1, -2))
-        grad_scores = torch._softmax_backward_data(grad_probs, probs, -1, probs.dtype)
-        return torch.matmul(grad_scores, k), torch.matmul(grad_scores.transpose(-1, -2), q), grad_v, None
+    def backward(ctx: Any, grad_BHTE: Tensor) -> tuple[Tensor, Tensor, Tensor, None, None]:
+        q, k, v, *all_probs = ctx.saved_tensors
+        batch, heads, num_queries, width = grad_BHTE.shape
+        grad = grad_BHTE.reshape(batch * heads, num_queries, width)
+        grad_q, grad_k, grad_v = torch.empty_like(q), torch.zeros_like(k), torch.zeros_like(v)
+        for (rows, keys), probs in zip(ctx.blocks, all_probs, strict=True):
+            grad_v[:, keys] += torch.bmm(probs.transpose(1, 2), grad[:, rows])
+            grad_probs = torch.bmm(grad[:, rows], v[:, keys].transpose(1, 2))
+            grad_scores = torch._softmax_backward_data(grad_probs, probs, -1, probs.dtype).mul_(width**-0.5)
+            grad_q[:, rows] = torch.bmm(grad_scores, k[:, keys])
+            grad_k[:, keys] += torch.bmm(grad_scores.transpose(1, 2), q[:, rows])
+        shape = (batch, heads, -1, width)
+        return grad_q.view(shape), grad_k.view(shape), grad_v.view(shape), None, None
+
+
+def _query_blocks(num_queries: int, num_keys: int, is_causal: bool) -> list[tuple[slice, slice]]:
+    """Return (queries, visible keys) of each block."""
+    if not is_causal or num_queries != num_keys or num_queries < 2 * BLOCK:
+        return [(slice(0, num_queries), slice(0, num_keys))]
+    starts = range(0, num_queries, BLOCK)
+    return [(slice(s, min(s + BLOCK, num_queries)), slice(0, min(s + BLOCK, num_keys))) for s in starts]
 
 
 def attend(q_BHTE: Tensor, k_BKSE: Tensor, v_BKSE: Tensor, *, bias: Tensor | None, window: int = 0, dropout: float = 0.0) -> Tensor:
@@ -70,7 +98,7 @@ def attend(q_BHTE: Tensor, k_BKSE: Tensor, v_BKSE: Tensor, *, bias: Tensor | Non
             k_BKSE, v_BKSE = k_BKSE.repeat_interleave(groups, 1), v_BKSE.repeat_interleave(groups, 1)
         if bias is None:
             bias = causal_bias(num_queries, num_keys, 0, q_BHTE.dtype, "cpu")
-        return _BatchedAttention.apply(q_BHTE * q_BHTE.shape[-1] ** -0.5, k_BKSE, v_BKSE, bias)
+        return _BatchedAttention.apply(q_BHTE, k_BKSE, v_BKSE, bias, True)
     return scaled_dot_product_attention(
         q_BHTE, k_BKSE, v_BKSE, attn_mask=bias, dropout_p=dropout, is_causal=bias is None and num_queries > 1,
         enable_gqa=q_BHTE.shape[1] != k_BKSE.shape[1],

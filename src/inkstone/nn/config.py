@@ -61,7 +61,9 @@ class ModelConfig(Settings):
     num_kv_heads: int = setting(0, "key and value heads (grouped-query attention); 0 = as many as query heads", ge=0, le=1024)
     head_width: int = setting(0, "width of one head; 0 = width / num_heads", ge=0, le=1024)
     width: int = setting(256, "width of the residual stream", ge=1, le=65536)
-    ffn_width: int = setting(0, "hidden width of the feed-forward part; 0 = 4 x width (swiglu: 8/3 x, rounded up to 64)", ge=0, le=2**20)
+    ffn_width: int = setting(
+        0, "hidden width of the feed-forward part; 0 = 4 x width (swiglu: 8/3 x, rounded up to 64)", ge=0, le=2**20
+    )
     context: int = setting(256, "longest sequence, tokens", ge=1, le=2**20)
     position: Position = setting("rope", "how positions enter: learned, sinusoidal, rope, none")
     rope_base: float = setting(10000.0, "base of the rotary frequencies", gt=1)
@@ -105,7 +107,9 @@ class ModelConfig(Settings):
             object.__setattr__(self, "num_kv_heads", self.num_heads)
         if self.num_heads % self.num_kv_heads:
             divisors = [n for n in range(1, self.num_heads + 1) if self.num_heads % n == 0]
-            problems.append(f"num_heads {self.num_heads} is not a multiple of num_kv_heads {self.num_kv_heads} (possible: {divisors})")
+            problems.append(
+                f"num_heads {self.num_heads} is not a multiple of num_kv_heads {self.num_kv_heads} (possible: {divisors})"
+            )
         if self.head_width == 0:
             if self.width % self.num_heads:
                 near = round(self.width / self.num_heads) * self.num_heads or self.num_heads

@@ -86,7 +86,9 @@ class _LinearCrossEntropy(torch.autograd.Function):
     """Sum of cross-entropies of softmax(cap(hidden @ weight.T)), a chunk of rows at a time, gradients made on the way."""
 
     @staticmethod
-    def forward(ctx: Any, hidden_ND: Tensor, weight_VD: Tensor, targets_N: Tensor, softcap: float, chunk: int) -> tuple[Tensor, Tensor]:
+    def forward(
+        ctx: Any, hidden_ND: Tensor, weight_VD: Tensor, targets_N: Tensor, softcap: float, chunk: int
+    ) -> tuple[Tensor, Tensor]:
         weight = weight_VD.to(hidden_ND.dtype)
         need_grad = any(ctx.needs_input_grad[:2])
         grad_hidden = torch.empty_like(hidden_ND) if need_grad else None
@@ -131,3 +133,18 @@ def linear_cross_entropy(hidden_ND: Tensor, weight_VD: Tensor, targets_N: Tensor
     """
     chunk = max(64, min(len(hidden_ND), 2**24 // len(weight_VD)))
     return _LinearCrossEntropy.apply(hidden_ND, weight_VD, targets_N, softcap, chunk)
+
+
+@torch.no_grad()
+def token_losses(hidden_ND: Tensor, weight_VD: Tensor, targets_N: Tensor, softcap: float = 0.0) -> tuple[Tensor, Tensor]:
+    """Return (cross-entropy of each target in nats, whether it is the argmax), both (N,); ignored targets give 0 and False."""
+    chunk = max(64, 2**24 // len(weight_VD))
+    weight = weight_VD.to(hidden_ND.dtype)
+    nats, correct = [], []
+    for hidden, targets in zip(hidden_ND.split(chunk), targets_N.split(chunk), strict=True):
+        logits = (hidden @ weight.T).float()
+        if softcap:
+            logits = softcap * torch.tanh(logits / softcap)
+        nats.append(torch.nn.functional.cross_entropy(logits, targets, ignore_index=IGNORED, reduction="none"))
+        correct.append(logits.argmax(-1) == targets)
+    return torch.cat(nats), torch.cat(correct)

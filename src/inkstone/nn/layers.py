@@ -55,6 +55,8 @@ class Attention(nn.Module):
         self.dropout, self.weight_dropout = config.dropout, config.attention_dropout
         out_width = self.num_heads * self.head_width
         self.qkv = Linear(config.width, out_width + 2 * self.num_kv_heads * self.head_width, config.bias)
+        kv_width = self.num_kv_heads * self.head_width
+        self.qkv.weight.row_parts = (out_width, kv_width, kv_width)  # type: ignore[attr-defined]  # three matrices, for Muon
         self.out = Linear(out_width, config.width, config.bias)
         self.q_norm = Norm(self.head_width, config.model_copy(update={"norm": "rmsnorm"})) if config.qk_norm else None
         self.k_norm = Norm(self.head_width, config.model_copy(update={"norm": "rmsnorm"})) if config.qk_norm else None
@@ -62,7 +64,13 @@ class Attention(nn.Module):
         self.value_mix = nn.Parameter(torch.tensor(0.5)) if config.value_residual and layer > 0 else None
 
     def forward(
-        self, x_BTD: Tensor, *, rotary: tuple[Tensor, Tensor] | None, bias: Tensor | None, first_v_BTKE: Tensor | None, cache: KVCache | None
+        self,
+        x_BTD: Tensor,
+        *,
+        rotary: tuple[Tensor, Tensor] | None,
+        bias: Tensor | None,
+        first_v_BTKE: Tensor | None,
+        cache: KVCache | None,
     ) -> tuple[Tensor, Tensor]:
         """Return (output_BTD, this layer's own values_BTKE)."""
         batch, time, _ = x_BTD.shape
@@ -113,7 +121,7 @@ class FeedForward(nn.Module):
 class Block(nn.Module):
     """Attention and feed-forward, each with a residual path; norms before (pre) or after the sum (post).
 
-        pre:  x + f(norm(x))        post:  norm(x + f(x))
+    pre:  x + f(norm(x))        post:  norm(x + f(x))
     """
 
     def __init__(self, config: ModelConfig, layer: int) -> None:
@@ -125,7 +133,13 @@ class Block(nn.Module):
         self.mlp = FeedForward(config)
 
     def forward(
-        self, x_BTD: Tensor, *, rotary: tuple[Tensor, Tensor] | None, bias: Tensor | None, first_v_BTKE: Tensor | None, cache: KVCache | None
+        self,
+        x_BTD: Tensor,
+        *,
+        rotary: tuple[Tensor, Tensor] | None,
+        bias: Tensor | None,
+        first_v_BTKE: Tensor | None,
+        cache: KVCache | None,
     ) -> tuple[Tensor, Tensor]:
         """Return (output_BTD, the attention's own values_BTKE)."""
         inner = x_BTD if self.post else self.attn_norm(x_BTD)
