@@ -40,7 +40,9 @@ class PrepareSettings(Settings):
     max_expansion: int = setting(200, "a compressed file that grows more than this many times is refused", ge=2)
     dedup: bool = setting(True, "drop exact copies of a document")
     allow_overlap: bool = setting(False, "go on when more than 1 % of the --val-input documents are in the training text")
-    sample_bytes: int = setting(1 << 24, "text the tokenizer is trained on, at most", ge=1024)
+    sample_bytes: int = setting(
+        1 << 23, "text the tokenizer is trained on, at most (a random share of the training split)", ge=1024
+    )
     shard_tokens: int = setting(1 << 26, "tokens in a shard, at most", ge=16)
 
     @pydantic.field_validator("vocab_size", "max_record_bytes", "max_document_chars", "sample_bytes", "shard_tokens", mode="before")

@@ -1,6 +1,7 @@
 """Where a prepared folder is made, and how it gets its name: hidden until it is whole."""
 
 import os
+import shutil
 from pathlib import Path
 
 from inkstone.base.errors import ConfigError
@@ -36,12 +37,12 @@ class TemporaryFolder:
             for old in self.parent.iterdir():
                 pid = old.name.removeprefix(self.prefix)
                 if old.name.startswith(self.prefix) and pid.isdigit() and (int(pid) == os.getpid() or not _is_alive(int(pid))):
-                    remove_folder(old)
+                    shutil.rmtree(old, ignore_errors=True)
             self.folder.mkdir()
         return self.folder
 
     def __exit__(self, *exception: object) -> None:
-        remove_folder(self.folder)
+        shutil.rmtree(self.folder, ignore_errors=True)  # needs no space, unlike a rename first
 
 
 def publish(folder: Path, out: Path) -> None:
