@@ -5,6 +5,7 @@ import errno
 import hashlib
 import json
 import os
+import shutil
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -79,3 +80,12 @@ def sha256_file(path: Path) -> str:
 def sha256_text(text: str) -> str:
     """Return the hex SHA-256 of a text's UTF-8 bytes."""
     return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()
+
+
+def remove_folder(folder: Path) -> None:
+    """Un-publish a folder by renaming it, then delete it; a reader never sees half of it."""
+    if not folder.exists():
+        return
+    trash = Path(tempfile.mkdtemp(prefix=".trash-", dir=folder.parent))
+    folder.replace(trash / folder.name)
+    shutil.rmtree(trash, ignore_errors=True)

@@ -15,12 +15,11 @@ import torch
 from inkstone import machine
 from inkstone.assemble import build_model, choose_device, choose_precision
 from inkstone.base.errors import CheckpointError, ConfigError, ResourceError
-from inkstone.base.files import explain_os_errors, write_atomic, write_json
+from inkstone.base.files import explain_os_errors, remove_folder, write_atomic, write_json
 from inkstone.base.log import say
 from inkstone.base.seeds import derive_seed
 from inkstone.base.settings import resolve, to_toml
 from inkstone.checkpoint.model_folder import load_model
-from inkstone.checkpoint.publish import discard
 from inkstone.data.shards import load_manifest, open_split
 from inkstone.nn import cost
 from inkstone.nn.transformer import Transformer
@@ -179,7 +178,7 @@ def _clear(out: Path) -> None:
     if entries and not (out / CONFIG).exists():
         raise ConfigError(f"--overwrite: {out} is not a run folder (no {CONFIG}); it is left as it is")
     for path in entries:
-        discard(path) if path.is_dir() else path.unlink()
+        remove_folder(path) if path.is_dir() else path.unlink()
 
 
 def _finished(out: Path, settings: PretrainSettings) -> dict[str, Any] | None:
