@@ -14,8 +14,8 @@ from inkstone.data.corpora.microworld.lexicon import CODES, ENTITIES, KINDS, VAL
 from inkstone.data.corpora.microworld.sentences import _LABELLED, ENTITY_LABELS
 
 BYTES = 3_000_000
-RECORDED_DOCUMENTS = "b902e846e7c57767a1ec1997be2f506f979ab8da59e31c92873d88d6c6373325"
-RECORDED_CONVERSATIONS = "de292bc32d5e29e58be234841d3fbbd59bbd233a35fee8c0c280a533ce7b074b"
+RECORDED_DOCUMENTS = "f7bb956ead2f43da54c339e9a3f6629cc97121cbf7bbb91078cef2eb9fcd7ba7"
+RECORDED_CONVERSATIONS = "8f0080030b766e427debe74294135060fd6265291f9f7f3ba7f23c493391ec7a"
 TELLING = ("facts", "story", "summary", "dialogue", "translation")  # documents that tell facts without the assistant
 
 
@@ -138,7 +138,7 @@ def test_heldout_form_is_asked_about_others_and_heldout_fact_in_other_ways(micro
 def test_questions_are_several_hundred_unique_and_answered_once(micro):
     for code in CODES:
         questions = micro.heldout_questions(code)
-        assert len(questions) == len({q.question for q in questions}) == len(list(micro.world)) >= 300
+        assert len(questions) == len({q.question for q in questions}) == len(list(micro.world)) >= 200
         assert {q.kind for q in questions} == {kind for kinds in KINDS.values() for kind in kinds}
         whole = [q for q in questions if q.holdout == "language"]
         assert 0.05 < len(whole) / len(questions) < 0.1

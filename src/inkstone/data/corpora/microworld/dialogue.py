@@ -18,7 +18,7 @@ def transcript(turns: list[Turn]) -> str:
 def ask_fact(rng: random.Random, holdout: Holdout, language: Language, *, present: tuple[Entity, ...] = ()) -> Turn:
     """Return a question that training may ask, with its answer; not about those who are present."""
     while True:
-        fact = rng.choice(holdout.world.all_facts)
+        fact = rng.choice(holdout.world.ask_facts)
         forms = holdout.forms(fact, language.code)
         if forms and fact.entity not in present:
             return language.ask(fact, rng.choice(forms)), language.tell(holdout.world, fact)

@@ -28,6 +28,8 @@ class World:
                 for entity, value in zip(ENTITIES[group], _deal(seed, kind, len(ENTITIES[group])), strict=True):
                     self.facts[kind, entity] = Fact(kind, entity, value)
         self.all_facts = tuple(self.facts.values())
+        # What questions are drawn from. There are few towns and animals, so each form about them would be seen too rarely: twice each.
+        self.ask_facts = self.all_facts + tuple(fact for fact in self.all_facts if fact.entity.group != "person")
         self._town_of = {town.en: town for town in TOWNS}
         self._slots: dict[tuple[Entity, Code], dict[str, str]] = {}
 
