@@ -78,6 +78,23 @@ def test_kill_between_the_two_renames_is_undone(tmp_path, monkeypatch):
     assert names(tmp_path) == ["best"] and (tmp_path / "best" / "a.txt").read_text() == "old"
 
 
+def test_a_failing_second_rename_puts_the_old_back(tmp_path, monkeypatch):
+    publish_folder(tmp_path / "best", write("old"))
+    monkeypatch.setattr(publish, "_exchange", lambda one, other: False)
+    real, calls = Path.rename, []
+
+    def rename(self, target):
+        calls.append(target)
+        if len(calls) == 2:
+            raise OSError(5, "Input/output error")
+        return real(self, target)
+
+    monkeypatch.setattr(Path, "rename", rename)
+    with pytest.raises(ResourceError, match="Input/output error"):
+        publish_folder(tmp_path / "best", write("new"))
+    assert names(tmp_path) == ["best"] and (tmp_path / "best" / "a.txt").read_text() == "old"
+
+
 def test_a_failing_writer_changes_nothing(tmp_path):
     publish_folder(tmp_path / "best", write("old"))
 

@@ -78,7 +78,11 @@ def swap_in(temporary: Path, target: Path, on_point: OnPoint = ignore_point) -> 
         if target.is_symlink() or not _exchange(temporary, target):
             swapped_out = _beside(target, "old")  # `sweep` puts it back if we die before the next line
             target.rename(swapped_out)
-            temporary.rename(target)
+            try:
+                temporary.rename(target)
+            except OSError:
+                swapped_out.rename(target)
+                raise
     else:
         temporary.rename(target)
     fsync_folder(target.parent)
