@@ -5,7 +5,7 @@ import shutil
 from pathlib import Path
 
 from inkstone.base.errors import ConfigError
-from inkstone.base.files import explain_os_errors, fsync_folder, remove_folder
+from inkstone.base.files import explain_os_errors, fsync_folder
 from inkstone.data.paths import show_path
 from inkstone.data.shards import MANIFEST
 
@@ -35,7 +35,7 @@ class TemporaryFolder:
         with explain_os_errors(str(self.folder.parent)):
             self.parent.mkdir(parents=True, exist_ok=True)
             for old in self.parent.iterdir():
-                pid = old.name.removeprefix(self.prefix)
+                pid = old.name.removeprefix(self.prefix).removesuffix(".old")
                 if old.name.startswith(self.prefix) and pid.isdigit() and (int(pid) == os.getpid() or not _is_alive(int(pid))):
                     shutil.rmtree(old, ignore_errors=True)
             self.folder.mkdir()
@@ -48,10 +48,12 @@ class TemporaryFolder:
 def publish(folder: Path, out: Path) -> None:
     """Give the finished folder its name, in place of an old one."""
     fsync_folder(folder)
+    old = folder.with_name(folder.name + ".old")
     if out.is_dir() and any(out.iterdir()):
-        remove_folder(out)
+        out.rename(old)
     folder.replace(out)
     fsync_folder(out.absolute().parent)
+    shutil.rmtree(old, ignore_errors=True)
 
 
 def _is_alive(pid: int) -> bool:
