@@ -11,6 +11,8 @@ PLAIN_EVERY_SECONDS = 5.0
 
 def say(message: str) -> None:
     """Print one line to stderr; a closed stderr is not an error."""
+    if sys.stderr is None:
+        return
     with contextlib.suppress(BrokenPipeError, ValueError):
         encoding = sys.stderr.encoding or "utf-8"
         print(message.encode(encoding, "replace").decode(encoding), file=sys.stderr, flush=True)
@@ -29,7 +31,7 @@ class Progress:
         self._last = time.monotonic()
         self._bar: Any = None
         self._task: Any = None
-        if sys.stderr.isatty():
+        if sys.stderr is not None and sys.stderr.isatty():
             from rich.console import Console
             from rich.progress import BarColumn, TextColumn, TimeRemainingColumn
             from rich.progress import Progress as RichProgress

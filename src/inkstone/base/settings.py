@@ -19,9 +19,18 @@ S = TypeVar("S", bound="Settings")
 
 
 class Settings(pydantic.BaseModel):
-    """The base of every config: immutable, unknown keys refused, NaN and infinity refused."""
+    """The base of every config: immutable; unknown keys, NaN, infinity and truth values for numbers are refused."""
 
     model_config = pydantic.ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False, protected_namespaces=())
+
+    @pydantic.field_validator("*", mode="before")
+    @classmethod
+    def _true_is_no_number(cls, value: Any, info: pydantic.ValidationInfo) -> Any:
+        """Refuse `--train.batch-size` without its value, which would count as 1."""
+        annotation = cls.model_fields[info.field_name or ""].annotation
+        if isinstance(value, bool) and {int, float} & {annotation, *get_args(annotation)}:
+            raise ValueError(f"expected a number, found {value}")
+        return value
 
 
 def setting(default: Any, help: str, **bounds: Any) -> Any:
@@ -81,24 +90,30 @@ def field_rows(root: type[Settings], prefix: str = "") -> list[tuple[str, str, s
 
 def _load_recipe(path: Path, seen: tuple[Path, ...]) -> dict[str, Any]:
     path = Path(path)
-    if path.resolve() in seen:
-        raise ConfigError(f"recipe {path} extends itself")
+    try:
+        if path.resolve() in seen:
+            raise ConfigError(f"recipe {path} extends itself")
+        values = tomllib.loads(_read_recipe(path))
+    except UnicodeDecodeError as error:
+        raise ConfigError(f"recipe {path} is not UTF-8 text (byte {error.start})") from error
+    except (tomllib.TOMLDecodeError, RecursionError) as error:
+        raise ConfigError(f"recipe {path} is not valid TOML: {error}") from error
+    except (OSError, ValueError) as error:  # no permission, a name that is too long, a name with a NUL
+        raise ConfigError(f"recipe {str(path)!r} cannot be read: {getattr(error, 'strerror', None) or error}") from error
+    parent = values.pop("extends", None)
+    if parent is None:
+        return values
+    return _merge(_load_recipe(path.parent / str(parent), (*seen, path.resolve())), values)
+
+
+def _read_recipe(path: Path) -> str:
     if not path.is_file():
         raise ConfigError(
             f"recipe {path} is {'a folder' if path.is_dir() else 'not a regular file' if path.exists() else 'missing'}"
         )
     if path.stat().st_size > MAX_RECIPE_BYTES:
         raise ConfigError(f"recipe {path} is larger than {MAX_RECIPE_BYTES:,} bytes — is it a data file?")
-    try:
-        values = tomllib.loads(path.read_text(encoding="utf-8"))
-    except UnicodeDecodeError as error:
-        raise ConfigError(f"recipe {path} is not UTF-8 text (byte {error.start})") from error
-    except tomllib.TOMLDecodeError as error:
-        raise ConfigError(f"recipe {path} is not valid TOML: {error}") from error
-    parent = values.pop("extends", None)
-    if parent is None:
-        return values
-    return _merge(_load_recipe(path.parent / str(parent), (*seen, path.resolve())), values)
+    return path.read_text(encoding="utf-8-sig")
 
 
 def _merge(below: dict[str, Any], above: dict[str, Any]) -> dict[str, Any]:
