@@ -62,14 +62,14 @@ def slow_stream_rows(split, context, epoch, seed):
 
     random = np.random.Generator(np.random.PCG64(derive_seed(seed, "loader", epoch)))
     phase, total = int(random.integers(context)), split.num_tokens
-    ids, begins = split.read(0, total).tolist(), set(split.document_starts.tolist())
+    ids, openers = split.read(0, total).tolist(), {(start - 1) % total for start in split.document_starts.tolist()}
     for window in random.permutation(total // context):
         places = [(phase + int(window) * context + i) % total for i in range(context + 1)]
         tokens = [ids[p] for p in places[:-1]]
-        targets = [-100 if p in begins else ids[p] for p in places[1:]]
+        targets = [ids[p] for p in places[1:]]
         document, documents = 0, []
         for i, place in enumerate(places[:-1]):
-            document += i > 0 and place in begins
+            document += i > 0 and place in openers
             documents.append(int(document))
         yield tokens, targets, documents
 

@@ -34,8 +34,8 @@ class Loader:
 
     "stream": the split is a circle, cut into `num_tokens // context` windows from a random phase in each epoch, in random order, so
     that in an epoch no target comes twice. "fit": whole documents are packed into rows by best fit (only documents longer than a
-    row are cut); rests of rows are filled with `eos` without loss. With `document_mask`, the first token of a document is never a
-    target of the document before it, and `document_BT` tells attention where documents begin.
+    row are cut); rests of rows are filled with `eos` without loss, and the first token of a piece is no target. With `document_mask`, `document_BT` tells
+    attention where documents begin: in a stream at the `eos` before them, so that `eos` alone learns how a document begins.
 
     The state counts rows, so `batch_size` may be changed between calls and the world may have another size after a restore.
     Raises: DataError when the split is shorter than one row.
@@ -115,7 +115,6 @@ class Loader:
         if loss is not None:
             targets[torch.from_numpy(~loss[:, 1:])] = NO_LOSS
         if self.document_mask:
-            targets[torch.from_numpy(starts[:, 1:])] = NO_LOSS
             inside = starts[:, :-1].copy()
             inside[:, 0] = False
             if inside.any():
@@ -130,7 +129,7 @@ class _StreamRows:
         _check_length(split, context)
         self.split, self.context = split, context
         self.num_rows = split.num_tokens // context
-        starts = split.document_starts
+        starts = np.sort((split.document_starts - 1) % split.num_tokens)  # the `eos` before a document opens it
         self._starts = np.concatenate([starts, starts[starts <= 2 * context] + split.num_tokens])
 
     def read(self, rows: np.ndarray, phase: int) -> tuple[np.ndarray, np.ndarray, np.ndarray | None]:
@@ -176,7 +175,7 @@ class _FitRows:
                 mask = self.split.read_mask(begin, begin + length)
                 tokens[i, at : at + length] = self.split.read(begin, begin + length)
                 loss[i, at : at + length] = True if mask is None else mask
-                starts[i, at] = True
+                starts[i, at], loss[i, at] = True, False
                 at += length
             if at < width:
                 starts[i, at] = True

@@ -17,6 +17,7 @@ BLOCK = 64  # queries
 
 
 @functools.lru_cache(maxsize=16)
+@torch.inference_mode(False)  # the mask outlives the call, and training may use it next
 def causal_bias(num_queries: int, num_keys: int, window: int, dtype: torch.dtype, device: str) -> Tensor:
     """Return (num_queries, num_keys) of 0 where a query may look and -inf elsewhere; the last query sees the last key."""
     query = torch.arange(num_keys - num_queries, num_keys, device=device)[:, None]

@@ -51,6 +51,7 @@ def rms_norm(x: Tensor, weight: Tensor, eps: float) -> Tensor:
 
 
 @functools.lru_cache(maxsize=8)
+@torch.inference_mode(False)  # the table outlives the call, and training may use it next
 def rotary_table(num_positions: int, width: int, base: float, dtype: torch.dtype, device: str) -> tuple[Tensor, Tensor]:
     """Return (cos, sin) of shape (num_positions, width) for the half-rotation layout; sin's first half is negated."""
     frequency = base ** (-torch.arange(0, width, 2, dtype=torch.float64) / width)
