@@ -94,6 +94,8 @@ class ModelConfig(Settings):
         except ConfigError as error:
             raise ValueError(str(error)) from error
         depth = given.get("depth")
+        if isinstance(depth, str | float) and str(depth).removesuffix(".0").isdecimal():
+            depth = int(float(depth))
         if isinstance(depth, int) and depth > 0:
             if given.get("preset", "modern") != "modern":
                 raise ValueError("depth sizes only the preset 'modern'; set num_layers and width for the others")

@@ -43,7 +43,7 @@ class Transformer(nn.Module):
         cache.length … and are appended to it.
         """
         start = 0 if cache is None else cache.length
-        x = drop(self._embed(tokens_BT, start, cache), self.config.dropout, self.training)
+        x = drop(self._embed(tokens_BT, document_BT, start, cache), self.config.dropout, self.training)
         rotary = self._rotary(start, tokens_BT.shape[1], x)
         biases = self._document_biases(document_BT, x.dtype)
         first_v = None
@@ -70,7 +70,7 @@ class Transformer(nn.Module):
             head_width=config.head_width, dtype=dtype or self.compute_dtype, device=self.embed.weight.device,
         )  # fmt: skip
 
-    def _embed(self, tokens_BT: Tensor, start: int, cache: KVCache | None) -> Tensor:
+    def _embed(self, tokens_BT: Tensor, document_BT: Tensor | None, start: int, cache: KVCache | None) -> Tensor:
         num, dtype = tokens_BT.shape[1], self.compute_dtype
         if self.config.position in ("learned", "sinusoidal"):
             assert start + num <= self.config.context, f"{start + num} positions, context {self.config.context}"
@@ -78,6 +78,8 @@ class Transformer(nn.Module):
         if self.bigram is not None:
             before = torch.zeros_like(tokens_BT)
             before[:, 1:] = tokens_BT[:, :-1]
+            if document_BT is not None:
+                before[:, 1:] *= document_BT[:, 1:] == document_BT[:, :-1]
             if cache is not None and cache.last_token_B is not None:
                 before[:, 0] = cache.last_token_B
             bucket = (before * self.config.vocab_size + tokens_BT) % self.config.bigram_buckets
