@@ -3,11 +3,11 @@
 from typing import Any
 
 __version__ = "0.1.0"
-_LAZY = ("load",)  # of inkstone.api, which imports torch: only where it is used
+_LAZY = ("load", "pretrain")  # of inkstone.api, which imports torch: only where it is used
 
 
 def __getattr__(name: str) -> Any:
-    """Return `inkstone.load`, imported at its first use."""
+    """Return `inkstone.load` or `inkstone.pretrain`, imported at its first use."""
     if name in _LAZY:
         from inkstone import api
 

@@ -1,4 +1,4 @@
-"""Inkstone for notebooks and other programs: `inkstone.load(path)` gives a `Model` that generates, chats and scores."""
+"""Inkstone for notebooks and other programs: `inkstone.pretrain(…)` makes a run, `inkstone.load(path)` gives its `Model`."""
 
 import os
 from collections.abc import Iterator
@@ -10,6 +10,7 @@ import torch
 
 from inkstone.base.errors import ConfigError, RequestError
 from inkstone.base.family import nearest
+from inkstone.base.settings import Settings
 from inkstone.checkpoint.model_folder import GENERATION_NAME, load_model
 from inkstone.checkpoint.weights import read_json
 from inkstone.infer.config import SamplingSettings
@@ -22,6 +23,7 @@ from inkstone.machine import fast_precision
 if TYPE_CHECKING:
     from inkstone.nn.transformer import Transformer
     from inkstone.text.tokenizer import Tokenizer
+    from inkstone.train.config import PretrainSettings
 
 
 class Model:
@@ -86,6 +88,29 @@ def load(path: str | os.PathLike[str], *, device: str = "cpu", dtype: torch.dtyp
     return Model(network, tokenizer, is_chat_tuned=_is_chat_tuned(Path(path)))
 
 
+def pretrain(
+    *, data: str | os.PathLike[str], out: str | os.PathLike[str], init: str | os.PathLike[str] | None = None, overwrite: bool = False,
+    **sections: Any,
+) -> dict[str, Any]:  # fmt: skip
+    """Train a model on a prepared data folder and return the run's figures, as `inkstone pretrain --json` does.
+
+    `sections` are the settings of a recipe, by section: `model={"depth": 4}, train={"max_steps": 100}`. The same call goes on with a
+    run that was interrupted.
+    Raises: ConfigError that lists every wrong setting; else as `inkstone.train.run.pretrain`.
+    """
+    from inkstone.cli.pretrain import make_hooks, write_pages
+    from inkstone.data.shards import load_manifest
+    from inkstone.train.run import pretrain as train
+
+    settings = pretrain_settings(sections)
+    load_manifest(data)
+    hooks = make_hooks(settings, Path(data), Path(out))
+    start = None if init is None else Path(init)
+    figures = train(settings, data=Path(data), out=Path(out), overwrite=overwrite, init=start, hooks=hooks)
+    write_pages(Path(out))
+    return figures
+
+
 def _fast_dtype(device: str) -> torch.dtype:
     if device.startswith("cuda"):
         return torch.bfloat16 if torch.cuda.is_bf16_supported() else torch.float32
@@ -116,11 +141,29 @@ def sampling_settings(values: dict[str, Any]) -> SamplingSettings:
     try:
         return SamplingSettings.model_validate(values)
     except pydantic.ValidationError as error:
-        raise RequestError("\n".join(_explain(detail) for detail in error.errors())) from error
+        raise RequestError(
+            "\n".join(_explain(SamplingSettings, detail, "sampling setting") for detail in error.errors())
+        ) from error
 
 
-def _explain(detail: Any) -> str:
+def pretrain_settings(sections: dict[str, Any]) -> "PretrainSettings":
+    """Return the settings of one run. Raises: ConfigError that lists every problem, one a line."""
+    from inkstone.train.config import PretrainSettings
+
+    try:
+        return PretrainSettings.model_validate(sections)
+    except pydantic.ValidationError as error:
+        raise ConfigError("\n".join(_explain(PretrainSettings, detail, "setting") for detail in error.errors())) from error
+
+
+def _explain(root: type[Settings], detail: Any, what: str) -> str:
     name = ".".join(map(str, detail["loc"]))
+    message = detail["msg"].removeprefix("Value error, ")
     if detail["type"] == "extra_forbidden":
-        return f"{name}: unknown sampling setting{nearest(name, SamplingSettings.model_fields)}"
-    return f"{name}: {detail['msg'].removeprefix('Value error, ')}, found {detail['input']!r:.80}"
+        owner: Any = root
+        for part in detail["loc"][:-1]:
+            owner = owner.model_fields[part].annotation
+        return f"{name}: unknown {what}{nearest(detail['loc'][-1], owner.model_fields)}"
+    if not name or isinstance(detail["input"], dict):  # of a whole section: the message says what does not go together
+        return f"{name}: {message}" if name else message
+    return f"{name}: {message}, found {detail['input']!r:.80}"
