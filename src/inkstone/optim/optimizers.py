@@ -46,11 +46,14 @@ def _sgd(named: Named, settings: OptimSettings) -> list[torch.optim.Optimizer]:
 def _muon(named: Named, settings: OptimSettings) -> list[torch.optim.Optimizer]:
     hidden = [p for name, p in named if p.ndim == 2 and not is_table(name)]
     rest = [(name, p) for name, p in named if p.ndim != 2 or is_table(name)]
+    optimizers: list[torch.optim.Optimizer] = _adamw(rest, settings) if rest else []
+    if not hidden:
+        return optimizers
     muon = Muon(
         hidden, lr=settings.lr * settings.matrix_lr_factor, momentum=settings.momentum, weight_decay=settings.weight_decay,
         num_iterations=settings.muon_iterations,
     )  # fmt: skip
-    return [muon, *_adamw(rest, settings)]
+    return [muon, *optimizers]
 
 
 OPTIMIZERS: Family[Callable[[Named, OptimSettings], list[torch.optim.Optimizer]]] = Family(
@@ -92,15 +95,16 @@ class OptimizerSet:
     def load_state_tensors(self, tensors: dict[str, Tensor]) -> None:
         """Put back what `state_tensors` returned.
 
-        Raises: CheckpointError when a name is not this optimizer's.
+        Raises: CheckpointError when a name or a shape is not this optimizer's.
         """
         by_name = {name: parameter for parameter in self.parameters for name in [self.names[id(parameter)]]}
         owner = {id(p): optimizer for optimizer in self.optimizers for group in optimizer.param_groups for p in group["params"]}
         for key, value in tensors.items():
             name, _, state_name = key.rpartition("/")
-            if name not in by_name:
+            parameter = by_name.get(name)
+            if parameter is None or (value.ndim and value.shape != parameter.shape):
+                found = "no parameter" if parameter is None else f"a parameter of shape {list(parameter.shape)}"
                 raise CheckpointError(
-                    f"optimizer state '{key}' belongs to no parameter of this model — was it saved by another model?"
+                    f"optimizer state '{key}' of shape {list(value.shape)} belongs to {found} here — was it saved by another model?"
                 )
-            parameter = by_name[name]
-            owner[id(parameter)].state[parameter][state_name] = value.clone()
+            owner[id(parameter)].state[parameter][state_name] = value.to(parameter.device, copy=True)
