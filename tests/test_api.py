@@ -8,6 +8,7 @@ import pytest
 import torch
 
 import inkstone
+from inkstone import api
 from inkstone.base.errors import CheckpointError, ConfigError, DataError
 from inkstone.cli.main import run
 from inkstone.data.shards import write_prepared
@@ -100,7 +101,7 @@ def test_a_section_that_does_not_fit_together_is_one_line(data, tmp_path, sectio
 
 def test_settings_may_be_given_as_objects(data):
     train = PretrainSettings(train=TRAIN).train
-    assert inkstone.api.pretrain_settings({"train": train, "model": MODEL}).train == train
+    assert api.pretrain_settings({"train": train, "model": MODEL}).train == train
 
 
 def test_a_folder_without_data_or_with_another_tokenizer_is_refused(data, tmp_path):
