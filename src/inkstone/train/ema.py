@@ -21,8 +21,14 @@ class WeightAverage:
             return
         self.updates += 1
         decay = min(self.decay, (1 + self.updates) / (10 + self.updates))
-        weights: list[Tensor] = [p for _, p in model.named_parameters()]
-        torch._foreach_lerp_(list(self.average.values()), weights, 1 - decay)
+        names, weights = zip(*model.named_parameters(), strict=True)
+        average: list[Tensor] = [self.average[name] for name in names]  # a loaded average stands in the file's order
+        torch._foreach_lerp_(average, list(weights), 1 - decay)
+
+    def load(self, average: dict[str, Tensor], updates: int) -> None:
+        """Put back a saved average, whatever the order of its names."""
+        self.average = {name: average[name] for name in self.average}
+        self.updates = updates
 
     @contextlib.contextmanager
     @torch.no_grad()

@@ -1,6 +1,7 @@
 """The run's metrics.jsonl: one JSON object a line, repaired after a crash so that every step stands there exactly once."""
 
 import json
+import math
 from pathlib import Path
 from typing import Any
 
@@ -17,12 +18,17 @@ class Journal:
         self.path = run / METRICS
         with explain_os_errors(str(self.path)):
             _repair(run, resume_step)
-            self._stream = self.path.open("a", encoding="utf-8")
+            # A lone surrogate of a sample is written as JSON's own escape for it.
+            self._stream = self.path.open("a", encoding="utf-8", errors="backslashreplace")
 
     def write(self, row: dict[str, Any]) -> None:
-        """Append one row and hand it to the operating system, so that a kill of this process cannot lose it."""
+        """Append one row and hand it to the operating system, so that a kill of this process cannot lose it.
+
+        A figure that is not finite becomes null: JSON has no word for it.
+        """
+        plain = {key: None if isinstance(value, float) and not math.isfinite(value) else value for key, value in row.items()}
         with explain_os_errors(str(self.path)):
-            self._stream.write(json.dumps(row, ensure_ascii=False) + "\n")
+            self._stream.write(json.dumps(plain, ensure_ascii=False, allow_nan=False) + "\n")
             self._stream.flush()
 
     def close(self) -> None:
@@ -34,7 +40,8 @@ def read_rows(run: Path) -> list[dict[str, Any]]:
     """Return the rows that are whole; a torn last line is left out."""
     path = run / METRICS
     rows = []
-    for line in path.read_text(encoding="utf-8", errors="replace").splitlines() if path.exists() else []:
+    # Not splitlines: a sample may hold U+2028 and the like, which JSON leaves as they are.
+    for line in path.read_bytes().decode("utf-8", errors="replace").split("\n") if path.exists() else []:
         row = _parse(line)
         if row is not None:
             rows.append(row)

@@ -62,7 +62,8 @@ class BestMetric:
         """Take an evaluation; return whether it is the best so far."""
         value = row[self.settings.metric]
         sign = 1 if self.settings.metric == "val_accuracy" else -1
-        if math.isnan(self.value) or sign * (value - self.value) > self.settings.min_delta:
+        is_first = math.isnan(self.value) and not math.isnan(value)
+        if is_first or sign * (value - self.value) > self.settings.min_delta:
             self.value, self.step, self.stale = value, step, 0
             return True
         self.stale += 1
