@@ -46,18 +46,17 @@ class _BatchedAttention(torch.autograd.Function):
     def forward(ctx: Any, q_BHTE: Tensor, k_BHSE: Tensor, v_BHSE: Tensor, bias: Tensor, is_causal: bool) -> Tensor:
         batch, heads, num_queries, width = q_BHTE.shape
         num_keys = k_BHSE.shape[2]
-        q, k, v = (x.reshape(batch * heads, -1, width) for x in (q_BHTE.contiguous(), k_BHSE.contiguous(), v_BHSE.contiguous()))
-        out = torch.empty_like(q)
-        blocks = _query_blocks(num_queries, num_keys, is_causal)
-        probs = []
-        for rows, keys in blocks:
-            scores = torch.bmm(q[:, rows], k[:, keys].transpose(1, 2)).view(batch, heads, -1, keys.stop)
-            scores.mul_(width**-0.5).add_(bias[..., rows, keys])
-            probs.append(torch.softmax(scores, dim=-1).view(batch * heads, -1, keys.stop))
-            out[:, rows] = torch.bmm(probs[-1], v[:, keys])
-        ctx.save_for_backward(q, k, v, *probs)
-        ctx.blocks = blocks
-        return out.view(q_BHTE.shape)
+        q, k, v = (x.reshape(batch * heads, -1, width) for x in (q_BHTE, k_BHSE, v_BHSE))
+        if bias.ndim == 4:
+            bias = bias.expand(batch, heads, num_queries, num_keys).reshape(batch * heads, num_queries, num_keys)
+        ctx.blocks = _query_blocks(num_queries, num_keys, is_causal)
+        outputs, all_probs = [], []
+        for rows, keys in ctx.blocks:
+            scores = torch.baddbmm(bias[..., rows, keys], q[:, rows], k[:, keys].transpose(1, 2), alpha=width**-0.5)
+            all_probs.append(torch.softmax(scores, dim=-1))
+            outputs.append(torch.bmm(all_probs[-1], v[:, keys]))
+        ctx.save_for_backward(q, k, v, *all_probs)
+        return (outputs[0] if len(outputs) == 1 else torch.cat(outputs, 1)).view(q_BHTE.shape)
 
     @staticmethod
     @once_differentiable
@@ -65,13 +64,15 @@ class _BatchedAttention(torch.autograd.Function):
         q, k, v, *all_probs = ctx.saved_tensors
         batch, heads, num_queries, width = grad_BHTE.shape
         grad = grad_BHTE.reshape(batch * heads, num_queries, width)
-        grad_q, grad_k, grad_v = torch.empty_like(q), torch.zeros_like(k), torch.zeros_like(v)
-        for (rows, keys), probs in zip(ctx.blocks, all_probs, strict=True):
-            grad_v[:, keys] += torch.bmm(probs.transpose(1, 2), grad[:, rows])
+        grad_q, grad_k, grad_v = torch.empty_like(q), torch.empty_like(k), torch.empty_like(v)
+        # The last block sees every key: its products fill the gradients, those of the blocks before it are added.
+        for (rows, keys), probs in zip(reversed(ctx.blocks), reversed(all_probs), strict=True):
+            beta = 0 if keys.stop == k.shape[1] else 1
             grad_probs = torch.bmm(grad[:, rows], v[:, keys].transpose(1, 2))
-            grad_scores = torch._softmax_backward_data(grad_probs, probs, -1, probs.dtype).mul_(width**-0.5)
-            grad_q[:, rows] = torch.bmm(grad_scores, k[:, keys])
-            grad_k[:, keys] += torch.bmm(grad_scores.transpose(1, 2), q[:, rows])
+            grad_scores = torch._softmax_backward_data(grad_probs, probs, -1, probs.dtype)
+            grad_v[:, keys].baddbmm_(probs.transpose(1, 2), grad[:, rows], beta=beta)
+            grad_k[:, keys].baddbmm_(grad_scores.transpose(1, 2), q[:, rows], beta=beta, alpha=width**-0.5)
+            grad_q[:, rows].baddbmm_(grad_scores, k[:, keys], beta=0, alpha=width**-0.5)
         shape = (batch, heads, -1, width)
         return grad_q.view(shape), grad_k.view(shape), grad_v.view(shape), None, None
 

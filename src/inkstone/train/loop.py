@@ -118,8 +118,7 @@ class Trainer:
         state, tensors = checkpoint.state, checkpoint.tensors
         self.model.load_state_dict(tensors["model"])
         self.optimizer.load_state_tensors(tensors["optimizer"])
-        self.average.average = tensors.get("average", self.average.average)
-        self.average.updates = state["average_updates"]
+        self.average.load(tensors.get("average", {}), state["average_updates"])
         self.loader.load_state(state["loader"])
         self.best.load_state(state["best"])
         self.spent = Spent(**state["spent"])
