@@ -85,6 +85,15 @@ def test_the_readmes_commands_parse(command):
         resolve(root, flags=flags)
 
 
+@pytest.mark.parametrize("name", READMES)
+def test_quickstart_does_by_itself_what_the_readme_says(name):
+    from inkstone.cli import quickstart
+
+    chosen = main._parser("quickstart", quickstart, None).parse_args([])
+    assert f"`{chosen.out}/report.html`" in read(name)
+    assert float(chosen.minutes) == 3  # "three minutes", "三分钟"
+
+
 def test_a_command_that_would_not_parse_is_found():
     from inkstone.cli import evaluate
 

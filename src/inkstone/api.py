@@ -85,7 +85,7 @@ def load(path: str | os.PathLike[str], *, device: str = "cpu", dtype: torch.dtyp
     """
     check_device(device)
     network, tokenizer = load_model(Path(path), device=device, dtype=dtype or _fast_dtype(device))
-    return Model(network, tokenizer, is_chat_tuned=_is_chat_tuned(Path(path)))
+    return Model(network, tokenizer, is_chat_tuned=is_chat_tuned(Path(path)))
 
 
 def pretrain(
@@ -117,7 +117,7 @@ def _fast_dtype(device: str) -> torch.dtype:
     return torch.bfloat16 if device == "cpu" and fast_precision() == "bf16" else torch.float32
 
 
-def _is_chat_tuned(path: Path) -> bool:
+def is_chat_tuned(path: Path) -> bool:
     """Return what the model's generation_config.json says under "chat"; a folder without that file is a base model."""
     for folder in (path, path / "best", path / "final"):
         if (folder / GENERATION_NAME).is_file():

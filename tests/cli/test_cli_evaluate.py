@@ -111,6 +111,15 @@ def test_only_a_whole_validation_split_with_baselines_changes_the_page(folder, c
     assert (folder / "run" / "report.html").read_bytes() == before
 
 
+def test_a_chat_model_does_not_take_the_place_of_what_it_was_tuned_from(folder, capsys):
+    for name in ("best", "final"):
+        path = folder / "run" / name / "generation_config.json"
+        path.write_text(json.dumps(json.loads(path.read_text()) | {"chat": True}))
+    code, _, err = evaluate(capsys, folder / "run")
+    assert code == 0 and "before its tuning for chat" in err
+    assert not (folder / "run" / "figures.json").exists()
+
+
 def test_a_checkpoint_knows_its_runs_data_but_does_not_speak_for_the_run(folder, capsys):
     (checkpoint,) = list((folder / "run" / "checkpoints").glob("step_*"))[-1:]
     found = figures(capsys, checkpoint)

@@ -170,7 +170,12 @@ def _own_train(own: OwnData | None, tokenizer: "Tokenizer") -> "TokenSplit | Non
 
 def _publish(run: Path, figures: dict[str, Any]) -> None:
     """Put the model beside its baselines in the run's figures.json, replacing an earlier such entry, and write its page again."""
+    from inkstone.api import is_chat_tuned
+
     if not figures.get("baselines"):
+        return
+    if is_chat_tuned(run):
+        say("the run's page keeps what it says of the model before its tuning for chat")
         return
     from inkstone.base.files import explain_os_errors, write_json
     from inkstone.report.figures import baseline_figure
