@@ -103,7 +103,7 @@ def pretrain(
     from inkstone.train.run import pretrain as train
 
     settings = pretrain_settings(sections)
-    load_manifest(data)
+    load_manifest(Path(data))
     hooks = make_hooks(settings, Path(data), Path(out))
     start = None if init is None else Path(init)
     figures = train(settings, data=Path(data), out=Path(out), overwrite=overwrite, init=start, hooks=hooks)
