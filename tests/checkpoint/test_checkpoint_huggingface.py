@@ -23,7 +23,7 @@ def test_each_preset_has_its_class(preset):
     [
         ({"attention_gate": True}, "attention_gate is True, must be False"),
         ({"value_residual": True}, "value_residual"),
-        ({"bigram_buckets": 5}, "bigram_buckets is 5, must be 0"),
+        ({"ngram_buckets": 5}, "ngram_buckets is 5, must be 0"),
         ({"logit_softcap": 30.0}, "logit_softcap"),
         ({"qk_norm": False}, "qk_norm is False, must be True"),
         ({"activation": "relu2"}, "activation is 'relu2'"),

@@ -64,7 +64,7 @@ def save_checkpoint(run, step, model, tokenizer):
         {"preset": "gpt"},
         {"preset": "gpt1"},
         {"preset": "article"},
-        {"attention_gate": True, "value_residual": True, "bigram_buckets": 7},
+        {"attention_gate": True, "value_residual": True, "ngram_buckets": 7},
         {"depth": 1, "num_layers": 1},
     ],
     ids=["modern", "gpt", "gpt1", "article", "native", "depth"],

@@ -183,7 +183,7 @@ def test_leaving_early_is_a_cancellation_that_keeps_what_was_said(tokenizer):
 CONFIGS = {
     "learned": {"preset": "gpt", "dropout": 0.1}, "gpt1": {"preset": "gpt", "norm_place": "post"}, "rope": {},
     "sinusoidal": {"position": "sinusoidal", "activation": "relu2"}, "grouped": {"num_kv_heads": 1, "attention_gate": True},
-    "windowed": {"window": 5, "full_every": 2, "logit_softcap": 15.0}, "residual": {"value_residual": True, "bigram_buckets": 64},
+    "windowed": {"window": 5, "full_every": 2, "logit_softcap": 15.0}, "residual": {"value_residual": True, "ngram_buckets": 64},
 }  # fmt: skip
 
 

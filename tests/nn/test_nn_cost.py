@@ -28,7 +28,7 @@ SWITCHES = [
     {"position": "none", "norm": "layernorm", "bias": True, "norm_place": "post"},
     {"activation": "relu2", "qk_norm": False},
     {"activation": "gelu_tanh", "attention_gate": True, "bias": True},
-    {"value_residual": True, "bigram_buckets": 100, "tie_embeddings": False},
+    {"value_residual": True, "ngram_buckets": 100, "tie_embeddings": False},
     {"dropout": 0.2, "window": 16, "full_every": 2},
 ]
 

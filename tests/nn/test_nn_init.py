@@ -12,7 +12,7 @@ from inkstone.nn.transformer import Transformer
 
 torch.set_num_threads(1)
 LAYERS, WIDTH, FFN = 3, 96, 320
-SIZES = {"num_layers": LAYERS, "width": WIDTH, "ffn_width": FFN, "num_heads": 4, "vocab_size": 500, "context": 64, "bigram_buckets": 200,
+SIZES = {"num_layers": LAYERS, "width": WIDTH, "ffn_width": FFN, "num_heads": 4, "vocab_size": 500, "context": 64, "ngram_buckets": 200,
          "position": "learned", "tie_embeddings": False, "attention_gate": True, "bias": True}  # fmt: skip
 
 
@@ -28,8 +28,8 @@ def expected_std(init, name):
     if init == "gpt2":
         return 0.02 / math.sqrt(2 * LAYERS) if writes_residual else 0.02
     if init == "modern":
-        return 0.0 if writes_residual or name == "bigram.weight" else 0.02 if is_table else 1 / math.sqrt(fan_in)
-    return 0.02 if is_table or name == "bigram.weight" else math.sqrt(2 / fan_in)
+        return 0.0 if writes_residual or name == "ngram.weight" else 0.02 if is_table else 1 / math.sqrt(fan_in)
+    return 0.02 if is_table or name == "ngram.weight" else math.sqrt(2 / fan_in)
 
 
 @pytest.mark.parametrize("init", INITIALIZATIONS)

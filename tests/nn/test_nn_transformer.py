@@ -12,7 +12,7 @@ from inkstone.nn.transformer import Transformer
 torch.set_num_threads(1)
 VOCAB, CONTEXT = 31, 20
 TINY = {"num_layers": 3, "num_heads": 4, "width": 16, "context": CONTEXT, "vocab_size": VOCAB, "ffn_width": 24}
-EVERYTHING = {"num_kv_heads": 2, "window": 4, "full_every": 3, "attention_gate": True, "value_residual": True, "bigram_buckets": 13,
+EVERYTHING = {"num_kv_heads": 2, "window": 4, "full_every": 3, "attention_gate": True, "value_residual": True, "ngram_buckets": 13,
               "logit_softcap": 3.0, "bias": True, "tie_embeddings": False, "head_width": 6}  # fmt: skip
 SWITCHES = {
     "grouped queries": {"num_kv_heads": 2},
@@ -22,7 +22,8 @@ SWITCHES = {
     "window, some full": {"window": 3, "full_every": 2},
     "gate": {"attention_gate": True},
     "value residual": {"value_residual": True},
-    "bigrams": {"bigram_buckets": 7},
+    "bigrams": {"ngram_buckets": 7},
+    "n-grams": {"ngram_buckets": VOCAB * VOCAB, "ngram_max": 4},
     "softcap": {"logit_softcap": 2.0},
     "post norm": {"norm_place": "post"},
     "post layernorm": {"norm_place": "post", "norm": "layernorm", "bias": True},
@@ -40,6 +41,20 @@ SWITCHES = {
     | {"position": "learned", "norm_place": "post", "norm": "layernorm", "activation": "gelu"},
 }
 CONFIGS = {f"preset {name}": {"preset": name} for name in PRESETS} | SWITCHES
+
+
+def slow_ngram_row(ids, length, buckets):
+    """The row of the n-gram that ends `ids`, with Python's unbounded integers cut to 64 bits by hand."""
+    code = ids[-1]
+    for back in range(1, length):
+        code = signed(code * VOCAB + ids[-1 - back])
+    if VOCAB**length > buckets:
+        code = (signed(code * -7046029254386353131) >> 31) % buckets
+    return code + (length - 2) * buckets
+
+
+def signed(value):
+    return (value + 2**63) % 2**64 - 2**63
 
 
 def build(changes, **more):
@@ -130,7 +145,7 @@ def test_a_truncated_cache_forgets(changes):
     model, tokens, other = build(changes), random_tokens(2, 12), random_tokens(2, 12, seed=9)
     cache = model.new_cache(2, 14)
     logits(model, torch.cat([tokens[:, :6], other[:, 6:]], 1), cache=cache)
-    cache.truncate(6, tokens[:, 5])
+    cache.truncate(6, tokens[:, 6 - (model.config.ngram_max - 1) : 6])
     close(logits(model, tokens[:, 6:], cache=cache), logits(model, tokens)[:, 6:])
 
 
@@ -294,8 +309,9 @@ def slow_logits(model, ids):
     stream = []
     for t, token in enumerate(ids):
         x = p["embed.weight"][token]
-        if config.bigram_buckets:
-            x = x + p["bigram.weight"][((ids[t - 1] if t else 0) * VOCAB + token) % config.bigram_buckets]
+        if config.ngram_buckets:
+            for length in range(2, config.ngram_max + 1):
+                x = x + p["ngram.weight"][slow_ngram_row([0] * length + ids[: t + 1], length, config.ngram_buckets)]
         stream.append(x)
     first_values = None
     for layer in range(config.num_layers):

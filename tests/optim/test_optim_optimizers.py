@@ -18,7 +18,7 @@ MODELS = {
     "modern": {},
     "gpt": {"preset": "gpt"},
     "post": {"preset": "gpt1"},
-    "everything": {"bigram_buckets": 5, "value_residual": True, "attention_gate": True, "bias": True, "position": "learned",
+    "everything": {"ngram_buckets": 5, "value_residual": True, "attention_gate": True, "bias": True, "position": "learned",
                    "tie_embeddings": False, "num_kv_heads": 1},
 }  # fmt: skip
 

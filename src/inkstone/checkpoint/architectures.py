@@ -17,7 +17,7 @@ from inkstone.nn.config import ModelConfig
 
 Json = dict[str, Any]
 _GPT_ACTIVATIONS = {"gelu_tanh": "gelu_new", "gelu": "gelu", "relu2": "relu2"}
-_COMMON = {"attention_gate": False, "value_residual": False, "bigram_buckets": 0, "logit_softcap": 0.0}
+_COMMON = {"attention_gate": False, "value_residual": False, "ngram_buckets": 0, "logit_softcap": 0.0}
 _GPT = _COMMON | {"norm": "layernorm", "position": "learned", "bias": True, "qk_norm": False, "window": 0}
 _QWEN3 = _COMMON | {
     "norm": "rmsnorm",

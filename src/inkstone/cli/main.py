@@ -13,6 +13,7 @@ from typing import Any, NoReturn
 
 from inkstone.base.errors import ConfigError, InkstoneError
 from inkstone.base.family import nearest
+from inkstone.base.log import say
 
 VERBS: dict[str, str] = {
     "quickstart": "raw text to tokenizer, pretrained GPT, chat model, figures and one HTML page",
@@ -43,19 +44,26 @@ def run(argv: list[str]) -> int:
         with contextlib.suppress(AttributeError, ValueError):
             stream.reconfigure(errors="replace")  # type: ignore[union-attr]
     try:
-        code = _dispatch(argv)
-        sys.stdout.flush()
-        return code
+        return _dispatch_and_flush(argv)
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
     except SystemExit as leaving:
-        return leaving.code if isinstance(leaving.code, int) else 2
+        return leaving.code if isinstance(leaving.code, int) else 0 if leaving.code is None else 2
     except KeyboardInterrupt:
-        print("interrupted", file=sys.stderr)
+        say("interrupted")
         return 130
     except Exception as error:  # the one place where a bug becomes an exit code
         return _fail(error, debug="--debug" in argv)
+
+
+def _dispatch_and_flush(argv: list[str]) -> int:
+    """Return the exit code once all of stdout is written, so that a reader that went away is noticed here, after --help too."""
+    try:
+        return _dispatch(argv)
+    finally:
+        if sys.stdout is not None:
+            sys.stdout.flush()
 
 
 def _dispatch(argv: list[str]) -> int:
@@ -135,8 +143,10 @@ def _split_settings(root: Any, tokens: list[str]) -> tuple[list[tuple[str, str]]
 
 
 class _Parser(argparse.ArgumentParser):
+    settings_flags: Sequence[str] = ()
+
     def error(self, message: str) -> NoReturn:
-        known = [option for action in self._actions for option in action.option_strings]
+        known = [*(option for action in self._actions for option in action.option_strings), *self.settings_flags]
         unknown = message.removeprefix("unrecognized arguments: ").split()[0] if message.startswith("unrecognized") else ""
         raise ConfigError(f"{message}{nearest(unknown, known) if unknown else ''} (see {self.prog} --help)")
 
@@ -148,6 +158,9 @@ def _parser(verb: str, command: Any, root: Any) -> _Parser:
     )  # fmt: skip
     command.add_arguments(parser)
     if root is not None:
+        from inkstone.base.settings import field_rows
+
+        parser.settings_flags = [f"--{row[0]}" for row in field_rows(root)]
         parser.add_argument("--config", type=Path, metavar="FILE.toml", help="a recipe; flags lie on top of it")
     parser.add_argument("--json", action="store_true", help="one JSON object as the last line of stdout")
     parser.add_argument("--debug", action="store_true", help="show tracebacks")
@@ -176,14 +189,11 @@ def _fail(error: Exception, debug: bool) -> int:
         traceback.print_exc()
     if isinstance(error, InkstoneError):
         for line in str(error).splitlines():
-            print(f"error: {line}", file=sys.stderr)
+            say(f"error: {line}")
         return error.exit_code
     if isinstance(error, MemoryError):
-        print("error: out of memory — use a smaller batch, context or model", file=sys.stderr)
+        say("error: out of memory — use a smaller batch, context or model")
         return 5
     if not debug:
-        print(
-            f"error: unexpected {type(error).__name__}: {error} — this is a bug; run again with --debug and report it",
-            file=sys.stderr,
-        )
+        say(f"error: unexpected {type(error).__name__}: {error} — this is a bug; run again with --debug and report it")
     return 1

@@ -36,7 +36,7 @@ class Scale:
     vocab_size: int
     context: int
     depth: int
-    bigram_buckets: int
+    ngram_buckets: int
 
 
 def settings_class() -> type[Settings] | None:
@@ -150,7 +150,7 @@ def _train(data: Path, out: Path, scale: Scale, minutes: float) -> dict[str, Any
         PretrainSettings,
         flags=[
             ("model.depth", str(scale.depth)), ("model.context", str(scale.context)), ("model.value-residual", "true"),
-            ("model.bigram-buckets", str(scale.bigram_buckets)), ("model.vocab-size", str(scale.vocab_size)), ("train.max-minutes", str(minutes)),
+            ("model.ngram-buckets", str(scale.ngram_buckets)), ("model.vocab-size", str(scale.vocab_size)), ("train.max-minutes", str(minutes)),
             ("train.batch-size", str(2048 // scale.context)), ("optim.lr", "0.006"), ("schedule.kind", "linear"),
             ("eval.max-tokens", "32k"),
         ],

@@ -13,7 +13,7 @@ class KVCache:
     def __init__(self, *, num_layers: int, batch_size: int, num_kv_heads: int, max_tokens: int, head_width: int,
                  dtype: torch.dtype, device: torch.device) -> None:  # fmt: skip
         self.store = torch.zeros(num_layers, 2, batch_size, num_kv_heads, max_tokens, head_width, dtype=dtype, device=device)
-        self.last_token_B: Tensor | None = None  # for the bigram embedding of the next position
+        self.recent_BN: Tensor | None = None  # the last tokens, for the n-gram embedding of the next position
         self.length = 0
 
     @property
@@ -29,8 +29,8 @@ class KVCache:
         values[:, :, self.length : stop] = v_BKTE
         return keys[:, :, :stop], values[:, :, :stop]
 
-    def truncate(self, length: int, last_token_B: Tensor | None = None) -> None:
-        """Forget every position from `length` on; `last_token_B` is the token now before the end."""
+    def truncate(self, length: int, recent_BN: Tensor | None = None) -> None:
+        """Forget every position from `length` on; `recent_BN` are the tokens now before the end."""
         assert 0 <= length <= self.length
         self.length = length
-        self.last_token_B = last_token_B
+        self.recent_BN = recent_BN

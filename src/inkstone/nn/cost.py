@@ -27,7 +27,7 @@ def param_counts(config: ModelConfig) -> dict[str, int]:
     return {
         "embedding": V * D,
         "position": config.context * D if config.position == "learned" else 0,
-        "bigram": config.bigram_buckets * D,
+        "ngram": (config.ngram_max - 1) * config.ngram_buckets * D,
         "attention": L * attention + (L - 1 if config.value_residual else 0),
         "feed_forward": L * (up_width * (D + bias) + D * (F + bias)),
         "norms": L * (2 * norm + (2 * config.head_width if config.qk_norm else 0)) + (norm if config.norm_place == "pre" else 0),

@@ -12,6 +12,7 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 IGNORED = -100  # a target without loss
+_HASH_FACTOR = -7046029254386353131  # 2^64 / golden ratio as a signed integer (Knuth 1973, section 6.4)
 
 
 class _RMSNorm(torch.autograd.Function):
@@ -68,6 +69,29 @@ def rotate(x_BTHE: Tensor, cos_TE: Tensor, sin_TE: Tensor) -> Tensor:
     first, second = x_BTHE.chunk(2, dim=-1)
     swapped = torch.cat([second, first], dim=-1)
     return torch.addcmul(x_BTHE * cos_TE[:, None], swapped, sin_TE[:, None])
+
+
+def ngram_rows(history_BS: Tensor, document_BT: Tensor | None, *, longest: int, buckets: int, vocab_size: int) -> Tensor:
+    """Return the embedding rows (N, G) of the n-grams that end at each position, n = 2 … longest, G = longest - 1.
+
+    `history_BS` holds the T tokens with G tokens before them (0 where there is none). An n-gram does not reach into an earlier
+    document. Lengths whose n-grams all fit have a row each; longer ones share rows by a multiplicative hash.
+
+    Source: Huang et al. 2025 (arXiv 2501.16975), section 3.2, with added instead of split tables.
+    """
+    num_before = longest - 1
+    time = history_BS.shape[1] - num_before
+    code = history_BS[:, num_before:]
+    rows = []
+    for back in range(1, longest):
+        earlier = history_BS[:, num_before - back : num_before - back + time]
+        if document_BT is not None and back < time:
+            same = document_BT[:, back:] == document_BT[:, :-back]
+            earlier = torch.cat([earlier[:, :back], earlier[:, back:] * same], dim=1)
+        code = code * vocab_size + earlier  # wraps for long n-grams, which is as good a hash
+        hashed = (code * _HASH_FACTOR >> 31) % buckets if vocab_size ** (back + 1) > buckets else code
+        rows.append(hashed + (back - 1) * buckets)
+    return torch.stack(rows, dim=-1).view(-1, num_before)
 
 
 def drop(x: Tensor, probability: float, training: bool) -> Tensor:

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from inkstone.base.family import Family
 from inkstone.nn.config import ModelConfig
 
-EMBEDDINGS = ("embed.weight", "position.weight", "head.weight", "bigram.weight")
+EMBEDDINGS = ("embed.weight", "position.weight", "head.weight", "ngram.weight")
 RESIDUAL_OUTPUTS = ("attn.out.weight", "mlp.down.weight")
 
 
@@ -19,8 +19,8 @@ def _gpt2_std(name: str, weight: Tensor, config: ModelConfig) -> float:
 
 
 def _modern_std(name: str, weight: Tensor, config: ModelConfig) -> float:
-    """1 / sqrt(fan-in) for matrices, 0 where a block writes into the residual stream, 0.02 for tables (bigrams start at 0)."""
-    if name.endswith("bigram.weight") or name.endswith(RESIDUAL_OUTPUTS):
+    """1 / sqrt(fan-in) for matrices, 0 where a block writes into the residual stream, 0.02 for tables (n-grams start at 0)."""
+    if name.endswith("ngram.weight") or name.endswith(RESIDUAL_OUTPUTS):
         return 0.0
     return 0.02 if name.endswith(EMBEDDINGS) else weight.shape[1] ** -0.5
 

@@ -7,7 +7,7 @@ from torch.nn import functional as F
 from inkstone.nn.attention import document_bias
 from inkstone.nn.cache import KVCache
 from inkstone.nn.config import ModelConfig
-from inkstone.nn.functional import drop, rotary_table
+from inkstone.nn.functional import drop, ngram_rows, rotary_table
 from inkstone.nn.init import initialize
 from inkstone.nn.layers import Block, Linear, Norm, sinusoidal_table
 
@@ -25,7 +25,8 @@ class Transformer(nn.Module):
         self.compute_dtype = compute_dtype
         self.embed = nn.Embedding(config.vocab_size, config.width)
         self.position = nn.Embedding(config.context, config.width) if config.position == "learned" else None
-        self.bigram = nn.Embedding(config.bigram_buckets, config.width) if config.bigram_buckets else None
+        ngram_rows = (config.ngram_max - 1) * config.ngram_buckets
+        self.ngram = nn.EmbeddingBag(ngram_rows, config.width, mode="sum") if ngram_rows else None
         self.blocks = nn.ModuleList(Block(config, layer) for layer in range(config.num_layers))
         self.final_norm = Norm(config.width, config) if config.norm_place == "pre" else None
         self.head = None if config.tie_embeddings else Linear(config.width, config.vocab_size, bias=False)
@@ -53,7 +54,7 @@ class Transformer(nn.Module):
             first_v = own_v if layer == 0 and self.config.value_residual else first_v
         if cache is not None:
             cache.length += tokens_BT.shape[1]
-            cache.last_token_B = tokens_BT[:, -1]
+            cache.recent_BN = self._history(tokens_BT, cache)[:, tokens_BT.shape[1] :]
         return x if self.final_norm is None else self.final_norm(x)
 
     def logits(self, hidden: Tensor) -> Tensor:
@@ -75,20 +76,28 @@ class Transformer(nn.Module):
         if self.config.position in ("learned", "sinusoidal"):
             assert start + num <= self.config.context, f"{start + num} positions, context {self.config.context}"
         x = self.embed(tokens_BT).to(dtype)
-        if self.bigram is not None:
-            before = torch.zeros_like(tokens_BT)
-            before[:, 1:] = tokens_BT[:, :-1]
-            if document_BT is not None:
-                before[:, 1:] *= document_BT[:, 1:] == document_BT[:, :-1]
-            if cache is not None and cache.last_token_B is not None:
-                before[:, 0] = cache.last_token_B
-            bucket = (before * self.config.vocab_size + tokens_BT) % self.config.bigram_buckets
-            x = x + self.bigram(bucket).to(dtype)
+        if self.ngram is not None:
+            config = self.config
+            rows_NG = ngram_rows(
+                self._history(tokens_BT, cache),
+                document_BT,
+                longest=config.ngram_max,
+                buckets=config.ngram_buckets,
+                vocab_size=config.vocab_size,
+            )
+            x = x + self.ngram(rows_NG).view_as(x).to(dtype)
         if self.position is not None:
             x = x + self.position.weight[start : start + num].to(dtype)
         elif self.config.position == "sinusoidal":
             x = x + sinusoidal_table(self.config.context, self.config.width)[start : start + num].to(x)
         return x
+
+    def _history(self, tokens_BT: Tensor, cache: KVCache | None) -> Tensor:
+        """Return the tokens with the `ngram_max - 1` before them, id 0 standing for what is not there."""
+        before = None if cache is None else cache.recent_BN
+        if before is None:
+            before = tokens_BT.new_zeros(len(tokens_BT), self.config.ngram_max - 1)
+        return torch.cat([before, tokens_BT], dim=1)
 
     def _rotary(self, start: int, num: int, x: Tensor) -> tuple[Tensor, Tensor] | None:
         if self.config.position != "rope":
