@@ -148,7 +148,7 @@ def _parse_flag(root: type[Settings], path: str, text: str) -> Any:
         return None
     try:
         return tomllib.loads(f"value = {text}")["value"]
-    except tomllib.TOMLDecodeError:
+    except (ValueError, RecursionError):  # no TOML, more digits than an int may have, or nested beyond reason
         return _parse_number(text)
 
 

@@ -64,11 +64,12 @@ def make_hooks(settings: "PretrainSettings", data: Path, out: Path) -> "Hooks":
 
 def make_sampler(settings: "PretrainSettings", data: Path) -> Any:
     """Return a function (model, step) → {prompt, text} that continues a fixed prompt with a fixed seed."""
-    from inkstone.data.shards import open_split
+    from inkstone.data.shards import load_manifest, open_split
     from inkstone.infer.config import SamplingSettings
     from inkstone.infer.generate import Reply
     from inkstone.text.tokenizer import Tokenizer
 
+    load_manifest(data)  # a folder that is no data should be called that, not a missing tokenizer
     tokenizer = Tokenizer.load(data)
     if settings.eval.sample_prompt:
         prompt = tokenizer.encode(settings.eval.sample_prompt)

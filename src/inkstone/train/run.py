@@ -89,9 +89,9 @@ def locked(out: Path) -> Iterator[None]:
 
     Raises: ConfigError when another process has it, or `out` is a file; ResourceError when it cannot be written.
     """
-    if out.exists() and not out.is_dir():
-        raise ConfigError(f"--out {out} is a file; a run is a folder")
     try:
+        if out.exists() and not out.is_dir():
+            raise ConfigError(f"--out {out} is a file; a run is a folder")
         out.mkdir(parents=True, exist_ok=True)
         lock = filelock.FileLock(out / LOCK)
         lock.acquire(timeout=0)
