@@ -41,9 +41,14 @@ def main() -> None:
                 speeds["nanoGPT"].append(tokens / statistics.median(_nanogpt_seconds(args.nanogpt, shape)))
                 speeds["inkstone"].append(statistics.median(_inkstone_speeds(work, shape, number)))
             for program, found in speeds.items():
-                print(f"{name:5} {program:9} median {statistics.median(found):9,.0f} tok/s   rounds {min(found):,.0f} … {max(found):,.0f}")
+                print(
+                    f"{name:5} {program:9} median {statistics.median(found):9,.0f} tok/s   rounds {min(found):,.0f} … {max(found):,.0f}"
+                )
             ratios = [ours / theirs for ours, theirs in zip(speeds["inkstone"], speeds["nanoGPT"], strict=True)]
-            print(f"{name:5} ratio     median {statistics.median(ratios):.2f}   rounds {min(ratios):.2f} … {max(ratios):.2f}", flush=True)
+            print(
+                f"{name:5} ratio     median {statistics.median(ratios):.2f}   rounds {min(ratios):.2f} … {max(ratios):.2f}",
+                flush=True,
+            )
 
 
 def _prepare(nanogpt: Path, text: Path, work: Path) -> None:
@@ -57,7 +62,19 @@ def _prepare(nanogpt: Path, text: Path, work: Path) -> None:
     folder = nanogpt / "data" / "shakespeare_char"
     ids[:cut].tofile(folder / "train.bin")
     ids[cut:].tofile(folder / "val.bin")
-    command = ["data", "prepare", str(text), "--tokenizer", "char", "--split", "tail", "--val-fraction", "0.1", "--out", str(work / "data")]
+    command = [
+        "data",
+        "prepare",
+        str(text),
+        "--tokenizer",
+        "char",
+        "--split",
+        "tail",
+        "--val-fraction",
+        "0.1",
+        "--out",
+        str(work / "data"),
+    ]
     subprocess.run([sys.executable, "-m", "inkstone", *command], check=True, capture_output=True)
 
 

@@ -137,7 +137,7 @@ def test_every_headline_lies_in_its_interval_and_the_interval_is_the_same_each_t
     for name, limits in found["metrics"].items():
         assert limits["value"] == found[name]
         assert limits["low"] <= limits["value"] <= limits["high"]
-        assert limits["low"] < limits["high"]
+        assert limits["low"] < limits["high"] or (name == "accuracy" and limits["value"] == 0)  # no hit: nothing to resample
 
 
 @pytest.mark.parametrize("max_tokens", [1, 7, 8, 9, 1000])

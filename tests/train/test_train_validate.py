@@ -180,4 +180,4 @@ def test_the_model_is_evaluated_without_dropout_and_left_as_it_was(split, traini
 
 def test_a_perplexity_beyond_every_float_is_still_a_number(split):
     found = validate(make(), split, TOKENIZER.byte_lengths, context=CONTEXT)
-    assert math.isfinite(type(found)(1e6, 1, 1, 0, *(found.window_nats,) * 3).perplexity)
+    assert math.isfinite(type(found)(1e6, 1, 1, 0, *(found.window_nats,) * 4).perplexity)

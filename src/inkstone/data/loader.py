@@ -34,8 +34,9 @@ class Loader:
 
     "stream": the split is a circle, cut into `num_tokens // context` windows from a random phase in each epoch, in random order, so
     that in an epoch no target comes twice. "fit": whole documents are packed into rows by best fit (only documents longer than a
-    row are cut); rests of rows are filled with `eos` without loss, and the first token of a piece is no target. With `document_mask`, `document_BT` tells
-    attention where documents begin: in a stream at the `eos` before them, so that `eos` alone learns how a document begins.
+    row are cut); rests of rows are filled with `eos` without loss, and the first token of a piece is no target.
+    With `document_mask`, `document_BT` tells attention where documents begin: in a stream at the `eos` before them, so that `eos`
+    alone learns how a document begins.
 
     The state counts rows, so `batch_size` may be changed between calls and the world may have another size after a restore.
     Raises: DataError when the split is shorter than one row.

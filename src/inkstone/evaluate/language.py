@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Any
 
 from inkstone.base.errors import ConfigError, DataError
 from inkstone.evaluate.baselines import MAX_TRAIN_BYTES, baselines, xz_bits_per_byte
-from inkstone.evaluate.intervals import Interval, bootstrap_ratio, proportion_interval
+from inkstone.evaluate.intervals import Interval, bootstrap_ratio
 from inkstone.evaluate.split_bytes import sampled_bytes, scored_bytes
 from inkstone.train.validate import Validation, validate
 
@@ -77,7 +77,7 @@ def language_baselines(
 
 
 def _intervals(result: Validation) -> dict[str, Interval]:
-    """Return the headline figures. Accuracy has a Wilson interval: its hits are known in total, not by window."""
+    """Return the headline figures, each with an interval from resampled windows."""
     loss = bootstrap_ratio(result.window_nats, result.window_tokens, seed=SEED)
     by_byte = bootstrap_ratio(result.window_nats, result.window_bytes, seed=SEED)
     return {
@@ -85,7 +85,7 @@ def _intervals(result: Validation) -> dict[str, Interval]:
         "perplexity": _exp(loss),
         "perplexity_per_byte": _exp(by_byte),
         "bits_per_byte": by_byte.scaled(1 / math.log(2)),
-        "accuracy": proportion_interval(result.correct, result.tokens),
+        "accuracy": bootstrap_ratio(result.window_correct, result.window_tokens, seed=SEED),
     }
 
 

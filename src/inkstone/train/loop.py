@@ -150,7 +150,7 @@ class Trainer:
         if result.applied:
             self.average.update(self.model)
             self.last_loss = result.loss
-        else:
+        elif result.refused:
             self._refuse(result, where)
         seconds = time.perf_counter() - began
         num_tokens = sum(batch.tokens_BT.numel() for batch in batches)

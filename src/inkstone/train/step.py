@@ -17,13 +17,18 @@ GROW_SCALE_AFTER = 1000  # good steps, fp16
 
 @dataclass(frozen=True)
 class StepResult:
-    """Mean loss (nats a target), share of targets predicted, gradient norm before clipping, and whether the update was applied."""
+    """Mean loss (nats a target), share of targets predicted, gradient norm before clipping, and what became of the update.
+
+    `applied` is false for a batch without targets too; `refused` says that loss or gradient was not finite, and that no smaller loss
+    scale is left to try.
+    """
 
     loss: float
     accuracy: float
     grad_norm: float
     num_targets: int
     applied: bool
+    refused: bool = False
 
 
 class TrainStep:
@@ -60,12 +65,13 @@ class TrainStep:
         if self.loss_scale != 1.0:
             torch._foreach_mul_([p.grad for p in self.optimizer.parameters if p.grad is not None], 1 / self.loss_scale)
         norm = clip_gradients_(self.optimizer.parameters, max_norm=self.clip_norm, max_value=self.clip_value)
-        applied = math.isfinite(norm) and math.isfinite(total) and count > 0
+        is_finite = math.isfinite(norm) and math.isfinite(total)
+        applied, refused = is_finite and count > 0, not is_finite and self.loss_scale == 1.0
         if applied:
             self.optimizer.step(lr_factor)
         self.optimizer.zero_grad()
         self._adapt_scale(applied)
-        return StepResult(total / max(count, 1), correct / max(count, 1), norm, count, applied)
+        return StepResult(total / max(count, 1), correct / max(count, 1), norm, count, applied, refused)
 
     def _adapt_scale(self, applied: bool) -> None:
         if self.model.compute_dtype != torch.float16:

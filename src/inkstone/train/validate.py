@@ -17,15 +17,16 @@ from inkstone.nn.transformer import Transformer
 class Validation:
     """Sums over the scored tokens, and the same by window for intervals.
 
-    Shapes: `window_nats`, `window_tokens`, `window_bytes` (W,) float64 / int64.
+    Shapes: `window_nats`, `window_tokens`, `window_correct`, `window_bytes` (W,) float64 / int64.
     """
 
     nats: float
     tokens: int
-    num_bytes: int
     correct: int
+    num_bytes: int
     window_nats: np.ndarray
     window_tokens: np.ndarray
+    window_correct: np.ndarray
     window_bytes: np.ndarray
 
     @property
@@ -63,7 +64,7 @@ def validate(
     model.eval()
     device = model.embed.weight.device
     rows = list(_windows(split, context, stride or context, max_tokens))
-    nats, tokens, num_bytes, correct = [], [], [], 0
+    nats, tokens, correct, num_bytes = [], [], [], []
     for start in range(0, len(rows), batch_size):
         chunk = rows[start : start + batch_size]
         ids, targets, documents = _batch(split, chunk, context, document_mask)
@@ -75,18 +76,11 @@ def validate(
         nats.append(losses.view(targets.shape).sum(1, dtype=torch.float64).cpu().numpy())
         tokens.append(scored.sum(1))
         num_bytes.append(np.where(scored, byte_lengths[np.maximum(targets, 0)], 0).sum(1))
-        correct += int(right.sum())
+        correct.append(right.view(targets.shape).sum(1).cpu().numpy())
     model.train(was_training)
-    window_nats, window_tokens, window_bytes = np.concatenate(nats), np.concatenate(tokens), np.concatenate(num_bytes)
-    return Validation(
-        float(window_nats.sum()),
-        int(window_tokens.sum()),
-        int(window_bytes.sum()),
-        correct,
-        window_nats,
-        window_tokens,
-        window_bytes,
-    )
+    by_window = [np.concatenate(parts) for parts in (nats, tokens, correct, num_bytes)]
+    sums = [window.sum() for window in by_window]
+    return Validation(float(sums[0]), int(sums[1]), int(sums[2]), int(sums[3]), *by_window)
 
 
 def _windows(split: TokenSplit, context: int, stride: int, max_tokens: int) -> Iterator[tuple[int, int, int]]:
