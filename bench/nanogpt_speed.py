@@ -32,7 +32,7 @@ def main() -> None:
     args = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
         work = Path(folder)
-        _prepare(args.nanogpt, args.text, work)
+        prepare(args.nanogpt, args.text, work)
         for name in SHAPES if args.shape == "all" else [args.shape]:
             shape = SHAPES[name]
             tokens = shape["batch"] * shape["context"]
@@ -51,7 +51,7 @@ def main() -> None:
             )
 
 
-def _prepare(nanogpt: Path, text: Path, work: Path) -> None:
+def prepare(nanogpt: Path, text: Path, work: Path) -> None:
     """Write nanoGPT's uint16 files (its own split: the last tenth of the characters) and our shards."""
     import numpy as np
 

@@ -41,7 +41,7 @@ def check(num_queries, num_keys, *, heads=2, kv_heads=2, window=0, documents=Non
     bias = None
     if documents is not None:
         allowed = (allowed & (documents[:, :, None] == documents[:, None, :]))[:, None]
-        bias = document_bias(documents, window, torch.float32)
+        bias = document_bias(documents, window, heads, torch.float32)
     kernels = (
         lambda q, k, v: attend(q, k, v, bias=bias, window=window),
         lambda q, k, v: reference(q, k, v, allowed),

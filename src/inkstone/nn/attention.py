@@ -28,12 +28,17 @@ def causal_bias(num_queries: int, num_keys: int, window: int, dtype: torch.dtype
     return torch.zeros(num_queries, num_keys, dtype=dtype, device=device).masked_fill_(~allowed, float("-inf"))
 
 
-def document_bias(document_BT: Tensor, window: int, dtype: torch.dtype) -> Tensor:
-    """Return (B, 1, T, T): causal, windowed, and within one document."""
+def document_bias(document_BT: Tensor, window: int, num_heads: int, dtype: torch.dtype) -> Tensor:
+    """Return a bias broadcastable to (B, H, T, T): causal, windowed, and within one document.
+
+    For batched products it is laid out for every head, once for all layers.
+    """
     num = document_BT.shape[1]
     same = document_BT[:, :, None] == document_BT[:, None, :]
     bias = causal_bias(num, num, window, dtype, str(document_BT.device))
-    return torch.where(same, bias, float("-inf"))[:, None]
+    masked = torch.where(same, bias, float("-inf"))[:, None]
+    is_batched = document_BT.device.type == "cpu" and num <= BATCHED_UP_TO
+    return masked.expand(-1, num_heads, -1, -1).contiguous() if is_batched else masked
 
 
 class _BatchedAttention(torch.autograd.Function):
@@ -43,13 +48,13 @@ class _BatchedAttention(torch.autograd.Function):
     """
 
     @staticmethod
-    def forward(ctx: Any, q_BHTE: Tensor, k_BHSE: Tensor, v_BHSE: Tensor, bias: Tensor, is_causal: bool) -> Tensor:
+    def forward(ctx: Any, q_BHTE: Tensor, k_BHSE: Tensor, v_BHSE: Tensor, bias: Tensor) -> Tensor:
         batch, heads, num_queries, width = q_BHTE.shape
         num_keys = k_BHSE.shape[2]
         q, k, v = (x.reshape(batch * heads, -1, width) for x in (q_BHTE, k_BHSE, v_BHSE))
         if bias.ndim == 4:
             bias = bias.expand(batch, heads, num_queries, num_keys).reshape(batch * heads, num_queries, num_keys)
-        ctx.blocks = _query_blocks(num_queries, num_keys, is_causal)
+        ctx.blocks = _query_blocks(num_queries, num_keys)
         outputs, all_probs = [], []
         for rows, keys in ctx.blocks:
             scores = torch.baddbmm(bias[..., rows, keys], q[:, rows], k[:, keys].transpose(1, 2), alpha=width**-0.5)
@@ -60,7 +65,7 @@ class _BatchedAttention(torch.autograd.Function):
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: Any, grad_BHTE: Tensor) -> tuple[Tensor, Tensor, Tensor, None, None]:
+    def backward(ctx: Any, grad_BHTE: Tensor) -> tuple[Tensor, Tensor, Tensor, None]:
         q, k, v, *all_probs = ctx.saved_tensors
         batch, heads, num_queries, width = grad_BHTE.shape
         grad = grad_BHTE.reshape(batch * heads, num_queries, width)
@@ -74,12 +79,12 @@ class _BatchedAttention(torch.autograd.Function):
             grad_k[:, keys].baddbmm_(grad_scores.transpose(1, 2), q[:, rows], beta=beta, alpha=width**-0.5)
             grad_q[:, rows].baddbmm_(grad_scores, k[:, keys], beta=0, alpha=width**-0.5)
         shape = (batch, heads, -1, width)
-        return grad_q.view(shape), grad_k.view(shape), grad_v.view(shape), None, None
+        return grad_q.view(shape), grad_k.view(shape), grad_v.view(shape), None
 
 
-def _query_blocks(num_queries: int, num_keys: int, is_causal: bool) -> list[tuple[slice, slice]]:
+def _query_blocks(num_queries: int, num_keys: int) -> list[tuple[slice, slice]]:
     """Return (queries, visible keys) of each block."""
-    if not is_causal or num_queries != num_keys or num_queries < 2 * BLOCK:
+    if num_queries != num_keys or num_queries < 2 * BLOCK:
         return [(slice(0, num_queries), slice(0, num_keys))]
     starts = range(0, num_queries, BLOCK)
     return [(slice(s, min(s + BLOCK, num_queries)), slice(0, min(s + BLOCK, num_keys))) for s in starts]
@@ -88,7 +93,7 @@ def _query_blocks(num_queries: int, num_keys: int, is_causal: bool) -> list[tupl
 def attend(q_BHTE: Tensor, k_BKSE: Tensor, v_BKSE: Tensor, *, bias: Tensor | None, window: int = 0, dropout: float = 0.0) -> Tensor:
     """Return attention outputs of shape (B, H, T, E); the last query is aligned with the last key.
 
-    `bias` (broadcastable to (B, H, T, S)) replaces the causal mask when it is given; scores are scaled by 1/√E.
+    `bias` (broadcastable to (B, H, T, S)) takes the place of the causal one and must be causal too; scores are scaled by 1/√E.
     """
     num_queries, num_keys = q_BHTE.shape[2], k_BKSE.shape[2]
     on_cpu = q_BHTE.device.type == "cpu"
@@ -100,7 +105,7 @@ def attend(q_BHTE: Tensor, k_BKSE: Tensor, v_BKSE: Tensor, *, bias: Tensor | Non
             k_BKSE, v_BKSE = k_BKSE.repeat_interleave(groups, 1), v_BKSE.repeat_interleave(groups, 1)
         if bias is None:
             bias = causal_bias(num_queries, num_keys, 0, q_BHTE.dtype, "cpu")
-        return _BatchedAttention.apply(q_BHTE, k_BKSE, v_BKSE, bias, True)
+        return _BatchedAttention.apply(q_BHTE, k_BKSE, v_BKSE, bias)
     return scaled_dot_product_attention(
         q_BHTE, k_BKSE, v_BKSE, attn_mask=bias, dropout_p=dropout, is_causal=bias is None and num_queries > 1,
         enable_gqa=q_BHTE.shape[1] != k_BKSE.shape[1],

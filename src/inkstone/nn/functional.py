@@ -61,14 +61,36 @@ def rotary_table(num_positions: int, width: int, base: float, dtype: torch.dtype
     return torch.cat([cos, cos], -1).to(device, dtype), torch.cat([-sin, sin], -1).to(device, dtype)
 
 
+class _Rotate(torch.autograd.Function):
+    """Turns pairs (i, i + E/2) in three passes and puts heads before time on the way, where attention needs them."""
+
+    @staticmethod
+    def forward(ctx: Any, x_BTHE: Tensor, cos_TE: Tensor, sin_TE: Tensor) -> Tensor:
+        ctx.save_for_backward(cos_TE, sin_TE)
+        return _turn(x_BTHE.transpose(1, 2), cos_TE, sin_TE)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, grad_BHTE: Tensor) -> tuple[Tensor, None, None]:
+        cos_TE, sin_TE = ctx.saved_tensors
+        return _turn(grad_BHTE, cos_TE, -sin_TE).transpose(1, 2), None, None
+
+
+def _turn(x_BHTE: Tensor, cos_TE: Tensor, sin_TE: Tensor) -> Tensor:
+    half = x_BHTE.shape[-1] // 2
+    out = torch.empty(x_BHTE.shape, dtype=x_BHTE.dtype, device=x_BHTE.device)
+    torch.mul(x_BHTE, cos_TE, out=out)
+    out[..., :half].addcmul_(x_BHTE[..., half:], sin_TE[:, :half])
+    out[..., half:].addcmul_(x_BHTE[..., :half], sin_TE[:, half:])
+    return out
+
+
 def rotate(x_BTHE: Tensor, cos_TE: Tensor, sin_TE: Tensor) -> Tensor:
-    """Return queries or keys turned by their positions, in the half-rotation layout of Llama and Qwen.
+    """Return queries or keys turned by their positions, of shape (B, H, T, E), in the half-rotation layout of Llama and Qwen.
 
     Source: Su et al. 2021, eq. 34, with the pairs (i, i + E/2).
     """
-    first, second = x_BTHE.chunk(2, dim=-1)
-    swapped = torch.cat([second, first], dim=-1)
-    return torch.addcmul(x_BTHE * cos_TE[:, None], swapped, sin_TE[:, None])
+    return _Rotate.apply(x_BTHE, cos_TE, sin_TE)
 
 
 def ngram_rows(history_BS: Tensor, document_BT: Tensor | None, *, longest: int, buckets: int, vocab_size: int) -> Tensor:

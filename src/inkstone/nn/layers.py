@@ -1,5 +1,6 @@
 """Norms, attention, feed-forward and the block made of them. Weights are float32; the activations' dtype decides the arithmetic."""
 
+import functools
 import math
 
 import torch
@@ -82,9 +83,8 @@ class Attention(nn.Module):
             v = torch.lerp(v, first_v_BTKE, self.value_mix.to(v.dtype))
         if self.q_norm is not None and self.k_norm is not None:
             q, k = self.q_norm(q), self.k_norm(k)
-        if rotary is not None:
-            q, k = rotate(q, *rotary), rotate(k, *rotary)
-        q, k, v = q.transpose(1, 2), k.transpose(1, 2), v.transpose(1, 2)
+        q, k = (x.transpose(1, 2) if rotary is None else rotate(x, *rotary) for x in (q, k))
+        v = v.transpose(1, 2)
         if cache is not None:
             k, v = cache.write(self.layer, k, v)
             if self.window and time == 1:
@@ -151,6 +151,8 @@ class Block(nn.Module):
         return x_BTD + self.mlp(self.mlp_norm(x_BTD)), own_v
 
 
+@functools.lru_cache(maxsize=4)
+@torch.inference_mode(False)  # the table outlives the call, and training may use it next
 def sinusoidal_table(num_positions: int, width: int) -> Tensor:
     """Return (num_positions, width) of sines (even columns) and cosines (odd columns).
 

@@ -25,8 +25,8 @@ class Transformer(nn.Module):
         self.compute_dtype = compute_dtype
         self.embed = nn.Embedding(config.vocab_size, config.width)
         self.position = nn.Embedding(config.context, config.width) if config.position == "learned" else None
-        ngram_rows = (config.ngram_max - 1) * config.ngram_buckets
-        self.ngram = nn.EmbeddingBag(ngram_rows, config.width, mode="sum") if ngram_rows else None
+        num_ngrams = (config.ngram_max - 1) * config.ngram_buckets
+        self.ngram = nn.EmbeddingBag(num_ngrams, config.width, mode="sum") if num_ngrams else None
         self.blocks = nn.ModuleList(Block(config, layer) for layer in range(config.num_layers))
         self.final_norm = Norm(config.width, config) if config.norm_place == "pre" else None
         self.head = None if config.tie_embeddings else Linear(config.width, config.vocab_size, bias=False)
@@ -111,4 +111,4 @@ class Transformer(nn.Module):
         if document_BT is None:
             return {}
         windows = {self.config.layer_window(layer) for layer in range(self.config.num_layers)}
-        return {window: document_bias(document_BT, window, dtype) for window in windows}
+        return {window: document_bias(document_BT, window, self.config.num_heads, dtype) for window in windows}
