@@ -5,20 +5,20 @@ The folder is a run: its configuration and curves are the pretraining's, `final/
 """
 
 import argparse
+import contextlib
 import itertools
 import json
-import shutil
-import time
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from inkstone.base.errors import ConfigError
-from inkstone.base.files import write_atomic, write_json
+from inkstone.base.errors import ConfigError, ResourceError
+from inkstone.base.files import explain_os_errors, write_atomic, write_json
 from inkstone.base.log import say
 from inkstone.base.quantity import format_count, format_seconds, parse_minutes
 from inkstone.base.settings import Settings
+from inkstone.cli.quickstart_folder import Note, QuickstartFolder, describe_command, refuse_foreign
 
 WORLD = "builtin:microworld"
 WORLD_BYTES = 4_000_000
@@ -26,6 +26,8 @@ NUM_CONVERSATIONS = 3_000
 PRETRAIN_SHARE = 0.8  # of the minutes; the rest tunes the chat model
 DEFAULT_MINUTES = 3.0
 SMALL_TEXT_BYTES = 6_000_000  # below, a vocabulary of 2,048 and a context of 128
+REPLY_TOKENS = 80  # of the conversation on the page
+MEASURED = ("loss", "perplexity", "accuracy", "bits_per_byte")
 COPIED = ("config.toml", "metrics.jsonl", "data.json", "machine.json")
 
 
@@ -47,7 +49,10 @@ def settings_class() -> type[Settings] | None:
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the inputs and the budget."""
     parser.add_argument(
-        "inputs", nargs="*", metavar="TEXT", help="files or folders of your own text; none: the built-in bilingual world"
+        "inputs",
+        nargs="*",
+        metavar="TEXT",
+        help="files or folders of your own text, or builtin:stdlib; none: the built-in bilingual world",
     )
     parser.add_argument("--out", type=Path, default=Path("runs/quickstart"), metavar="RUN", help="folder to make [runs/quickstart]")
     parser.add_argument(
@@ -58,26 +63,53 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace, settings: None) -> dict[str, Any]:
     """Run every stage that is not done yet, then say how to go on."""
-    began = time.monotonic()
+    from inkstone.data.paths import expand_inputs
+
     out, inputs = args.out, args.inputs or [WORLD]
     minutes = _minutes(args.minutes)
-    _open(out, inputs, minutes, args.overwrite)
-    parts = out / "parts"
-    knows_world = inputs == [WORLD]
+    items = expand_inputs(inputs, exclude=out)  # a name that is wrong is refused before there is a folder
+    command = describe_command(inputs, items, minutes)
+    refuse_foreign(out)
+    from inkstone.train.run import locked
 
-    scale = _prepare_text(inputs, parts / "data")
+    with locked(out):
+        folder = QuickstartFolder(out, command, overwrite=args.overwrite)
+        summary = folder.finished_summary()
+        if summary is None:
+            try:
+                summary = _make(folder, items)
+            finally:
+                with contextlib.suppress(ResourceError):  # what ended it says so already
+                    folder.mark()
+        else:
+            say(f"{out} is already complete; --overwrite starts anew")
+    _say_farewell(out, summary)
+    if not args.json:
+        print(out)
+    return summary | {"run": str(out)}
+
+
+def _make(folder: QuickstartFolder, items: list[str | Path]) -> dict[str, Any]:
+    """Run the stages and return the figures; a stage that is done is passed over."""
+    out, parts, minutes = folder.out, folder.out / "parts", folder.note.minutes
+    knows_world = items == [WORLD]
+    scale = _prepare_text(items, folder.note, parts / "data")
+    folder.mark()
     say("")
     base = _train(parts / "data", parts / "base", scale, minutes * PRETRAIN_SHARE)
+    folder.mark()
     say("")
     _prepare_chats(knows_world, parts)
     _tune(parts, scale, minutes * (1 - PRETRAIN_SHARE))
+    folder.mark()
     say("")
     figures, conversation = _measure(parts, knows_world)
-    _publish(out, parts, base, figures, conversation)
-    summary = _summary(out, base, figures, time.monotonic() - began)
-    _say_farewell(out, summary, figures)
-    if not args.json:
-        print(out)
+    summary = _summary(out, base, figures, folder.seconds)
+    with explain_os_errors(str(out)):
+        _publish(out, parts, summary, figures, conversation)
+        summary["total_seconds"] = folder.seconds
+        write_json(out / "summary.json", summary)
+    folder.mark(finished=True)
     return summary
 
 
@@ -91,35 +123,15 @@ def _minutes(text: str) -> float:
     return minutes
 
 
-def _open(out: Path, inputs: list[str], minutes: float, overwrite: bool) -> None:
-    """Make the folder, or go on with one that the same command began."""
-    command = {"inputs": inputs, "minutes": minutes}
-    note = out / "quickstart.json"
-    if out.exists() and not out.is_dir():
-        raise ConfigError(f"--out {out} is a file; a run is a folder")
-    if note.exists() and overwrite:
-        shutil.rmtree(out)
-    if note.exists():
-        begun = json.loads(note.read_text(encoding="utf-8"))
-        if begun != command:
-            raise ConfigError(
-                f"{out} was begun as {begun}, now {command} — repeat that command, choose another --out, or use --overwrite"
-            )
-    elif out.exists() and any(out.iterdir()):
-        raise ConfigError(f"--out {out} is not empty and was not made by quickstart — choose another folder")
-    out.mkdir(parents=True, exist_ok=True)
-    write_json(note, command)
-
-
-def _prepare_text(inputs: list[str], data: Path) -> Scale:
+def _prepare_text(items: list[str | Path], note: Note, data: Path) -> Scale:
     from inkstone.data.config import PrepareSettings
     from inkstone.data.prepare import prepare
     from inkstone.data.shards import load_manifest
 
-    small = _is_small(inputs)
+    small = items == [WORLD] or (len(note.files) == len(items) and sum(size for size, _ in note.files.values()) < SMALL_TEXT_BYTES)
     if not data.exists():
         say("1/5  text → tokens")
-        sources = [f"{WORLD}={WORLD_BYTES}" if item == WORLD else item for item in inputs]
+        sources = [f"{WORLD}={WORLD_BYTES}" if item == WORLD else item for item in items]
         made = prepare(sources, data, settings=PrepareSettings(vocab_size=2048 if small else 4096))
         say(
             f"     {made['documents_out']:,} documents, {format_count(made['train_tokens'])} tokens of {made['bytes_per_token']['train']:.2f}"
@@ -127,16 +139,6 @@ def _prepare_text(inputs: list[str], data: Path) -> Scale:
         )
     vocab_size = int(load_manifest(data)["vocab_size"])
     return Scale(vocab_size, 128 if small else 256, 3 if small else 4, 0 if small else 16384)
-
-
-def _is_small(inputs: list[str]) -> bool:
-    """Whether the text is small as far as that can be told without reading it."""
-    sizes = [
-        sum(f.stat().st_size for f in ([path] if path.is_file() else path.rglob("*")))
-        for path in map(Path, inputs)
-        if path.exists()
-    ]
-    return inputs == [WORLD] or (bool(sizes) and sum(sizes) < SMALL_TEXT_BYTES)
 
 
 def _train(data: Path, out: Path, scale: Scale, minutes: float) -> dict[str, Any]:
@@ -255,12 +257,12 @@ def _converse(model: Any, tokenizer: Any, asked: list[str]) -> list[dict[str, st
 
     talker, messages = Model(model, tokenizer), []
     for question in asked:
-        reply = talker.chat([{"role": "user", "content": question}], max_tokens=80, temperature=0.5, seed=1)
+        reply = talker.chat([{"role": "user", "content": question}], max_tokens=REPLY_TOKENS, temperature=0.5, seed=1)
         messages += [{"role": "user", "content": question}, {"role": "assistant", "content": reply.text}]
     return messages
 
 
-def _publish(out: Path, parts: Path, base: dict[str, Any], figures: dict[str, Any], conversation: list[dict[str, str]]) -> None:
+def _publish(out: Path, parts: Path, summary: dict[str, Any], figures: dict[str, Any], conversation: list[dict[str, str]]) -> None:
     from inkstone.checkpoint.model_folder import load_model, save_model
     from inkstone.cli.pretrain import write_pages
     from inkstone.report.figures import baseline_figure
@@ -284,29 +286,24 @@ def _publish(out: Path, parts: Path, base: dict[str, Any], figures: dict[str, An
         {"title": {"en": "A conversation with the chat model", "zh": "与对话模型的一段对话"}, "conversation": conversation}
     )
     write_json(out / "figures.json", shown)
-    write_json(out / "summary.json", base | {"run": str(out)})
+    write_json(out / "summary.json", summary)
     write_pages(out)
 
 
 def _summary(out: Path, base: dict[str, Any], figures: dict[str, Any], seconds: float) -> dict[str, Any]:
-    summary = base | {
-        "run": str(out),
-        "total_seconds": seconds,
-        "val_bits_per_byte": figures["bits_per_byte"],
-        "baselines": figures["baselines"],
-    }
+    """Return the figures of the whole; everything about held-out text is of one measurement, over the whole split."""
+    measured = {f"val_{name}": figures[name] for name in MEASURED}
+    summary = base | measured | {"run": str(out), "total_seconds": seconds, "baselines": figures["baselines"]}
     if "questions" in figures:
         summary["questions"] = figures["questions"]
-    write_json(out / "summary.json", summary)
     return summary
 
 
-def _say_farewell(out: Path, summary: dict[str, Any], figures: dict[str, Any]) -> None:
-    baselines = ", ".join(f"{name} {found['bits_per_byte']:.2f}" for name, found in figures["baselines"].items())
-    say(
-        f"\ndone in {format_seconds(summary['total_seconds'])}: {figures['bits_per_byte']:.3f} bits per byte of held-out text ({baselines})"
-    )
-    for language, found in figures.get("questions", {}).items():
+def _say_farewell(out: Path, summary: dict[str, Any]) -> None:
+    baselines = ", ".join(f"{name} {found['bits_per_byte']:.2f}" for name, found in summary["baselines"].items())
+    bits = f"{summary['val_bits_per_byte']:.3f} bits per byte of held-out text"
+    say(f"\ndone in {format_seconds(summary['total_seconds'])}: {bits} ({baselines})")
+    for language, found in summary.get("questions", {}).items():
         say(f"questions never asked in training ({language}): {found['right']} of {found['asked']} answered exactly")
     say(f"look:   {out / 'report.html'}")
     say(f"chat:   inkstone chat {out}")
