@@ -10,6 +10,7 @@ import torch
 from inkstone.base.errors import ConfigError, DataError
 from inkstone.checkpoint.model_folder import save_model
 from inkstone.data.shards import open_split, write_prepared
+from inkstone.evaluate import language
 from inkstone.evaluate.language import choose_stride, evaluate_language, language_baselines
 from inkstone.evaluate.split_bytes import sampled_bytes, scored_bytes
 from inkstone.evaluate.text_split import write_text_split
@@ -182,6 +183,13 @@ def test_baselines_pack_the_scored_bytes_and_learn_from_the_training_split(token
     known = language_baselines(tokenizer, split, split)["6-gram"]["bits_per_byte"]
     assert known < found["6-gram"]["bits_per_byte"]  # a model of the very text knows it better
     assert set(language_baselines(tokenizer, split, None)) == {"xz -9"}
+
+
+def test_a_baseline_that_saw_a_part_of_the_training_text_says_how_much(tokenizer, split, monkeypatch):
+    train = open_split(split.folder, "train")
+    assert "train_bytes" not in language_baselines(tokenizer, split, train)["6-gram"]
+    monkeypatch.setattr(language, "MAX_TRAIN_BYTES", train.num_bytes - 1)
+    assert language_baselines(tokenizer, split, train)["6-gram"]["train_bytes"] == train.num_bytes - 1
 
 
 def test_a_stride_of_zero_is_half_the_context():

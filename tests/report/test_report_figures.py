@@ -42,3 +42,8 @@ def test_the_model_stands_among_its_baselines_in_order():
     assert [row["value"] for row in made["rows"]] == [1.2, 1.5, 2.2]
     assert [row["kind"] for row in made["rows"]] == ["baseline", "model", "baseline"]
     assert (made["rows"][1]["low"], made["rows"][1]["high"]) == (1.4, 1.6)
+
+
+def test_a_baseline_that_learned_from_a_part_of_the_text_says_so():
+    made = baseline_figure(1.5, {"6-gram": {"bits_per_byte": 1.2, "train_bytes": 4_000_000}})
+    assert made["rows"][0]["name"]["en"] == "6-gram of 3.8 MiB"

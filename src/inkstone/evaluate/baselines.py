@@ -8,6 +8,7 @@ import numpy.typing as npt
 # Bytes that the n-gram model sees, the one to predict among them; six bytes are also two Chinese characters. Measured at orders 5, 6
 # and 7, in bits per byte: tinyshakespeare (1.0 MB of training) 2.278, 2.248, 2.258; Hongloumeng (2 MB) 2.129, 2.092, 2.074.
 ORDER = 6
+NGRAM_NAME = f"{ORDER}-gram"
 MAX_ORDER = 8  # an n-gram is packed into 64 bits
 MAX_TRAIN_BYTES = 4_000_000  # a larger text is sampled, in pieces spread evenly over it
 NUM_PIECES = 64
@@ -20,7 +21,7 @@ def baselines(train: bytes, val: bytes) -> dict[str, dict[str, float]]:
     """
     return {
         "xz -9": {"bits_per_byte": xz_bits_per_byte(val)},
-        f"{ORDER}-gram": {"bits_per_byte": NGramModel(train).bits_per_byte(val)},
+        NGRAM_NAME: {"bits_per_byte": NGramModel(train).bits_per_byte(val)},
     }
 
 

@@ -4,7 +4,7 @@ import math
 from typing import TYPE_CHECKING, Any
 
 from inkstone.base.errors import ConfigError, DataError
-from inkstone.evaluate.baselines import MAX_TRAIN_BYTES, baselines, xz_bits_per_byte
+from inkstone.evaluate.baselines import MAX_TRAIN_BYTES, NGRAM_NAME, baselines, xz_bits_per_byte
 from inkstone.evaluate.intervals import Interval, bootstrap_ratio
 from inkstone.evaluate.split_bytes import sampled_bytes, scored_bytes
 from inkstone.train.validate import Validation, validate
@@ -68,12 +68,16 @@ def language_baselines(
 ) -> dict[str, dict[str, float]]:
     """Return `{name: {"bits_per_byte": …}}` of the very bytes that `evaluate_language` scores.
 
-    The n-gram model learns from `train` (an even sample of it where it is large), and is left out where that is None.
+    The n-gram model learns from `train`, and is left out where that is None. Of a large one it sees an even sample; its entry then
+    says under `train_bytes` how much.
     """
     text = scored_bytes(split, tokenizer, max_tokens=max_tokens)
     if train is None:
         return {"xz -9": {"bits_per_byte": xz_bits_per_byte(text)}}
-    return baselines(sampled_bytes(train, tokenizer, MAX_TRAIN_BYTES), text)
+    found = baselines(sampled_bytes(train, tokenizer, MAX_TRAIN_BYTES), text)
+    if train.num_bytes > MAX_TRAIN_BYTES:
+        found[NGRAM_NAME]["train_bytes"] = MAX_TRAIN_BYTES
+    return found
 
 
 def _intervals(result: Validation) -> dict[str, Interval]:

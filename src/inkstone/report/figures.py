@@ -13,6 +13,7 @@ row's `kind` is "model" unless it says "baseline". Rows of any other shape becom
 from collections.abc import Sequence
 from typing import Any
 
+from inkstone.base.quantity import format_bytes
 from inkstone.report.html import Html, both, el, escape, join, localized
 from inkstone.report.numbers import figure, percent
 from inkstone.report.run_data import RunData
@@ -36,15 +37,28 @@ def figures(runs: Sequence[RunData]) -> Html | None:
 def baseline_figure(
     bits_per_byte: float, baselines: dict[str, dict[str, float]], interval: tuple[float, float] | None = None
 ) -> dict[str, Any]:
-    """Return the `figures.json` entry that sets a model's bits per byte beside `{"xz -9": {"bits_per_byte": …}, …}`."""
+    """Return the `figures.json` entry that sets a model's bits per byte beside `{"xz -9": {"bits_per_byte": …}, …}`.
+
+    A baseline that learned from less than all of the training text says under `train_bytes` from how much; its bar names that.
+    """
     own: dict[str, Any] = {"name": {"en": "this model", "zh": "本模型"}, "value": bits_per_byte, "kind": "model"}
     if interval is not None:
         own |= {"low": interval[0], "high": interval[1]}
-    rows = [{"name": name, "value": found["bits_per_byte"], "kind": "baseline"} for name, found in baselines.items()]
+    rows = [
+        {"name": _baseline_name(name, found.get("train_bytes")), "value": found["bits_per_byte"], "kind": "baseline"}
+        for name, found in baselines.items()
+    ]
     return {
         "title": {"en": "Held-out text, against what needs no neural network", "zh": "验证文本：与不用神经网络的方法相比"},
         "unit": "bits per byte", "better": "lower", "rows": sorted([own, *rows], key=lambda row: row["value"]),
     }  # fmt: skip
+
+
+def _baseline_name(name: str, train_bytes: float | None) -> str | dict[str, str]:
+    if train_bytes is None:
+        return name
+    size = format_bytes(train_bytes)
+    return {"en": f"{name} of {size}", "zh": f"{name}（{size} 训练文本）"}
 
 
 def _entry(entry: dict[str, Any]) -> Html | None:
