@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 
 from inkstone.base.errors import ConfigError, DataError
 from inkstone.data.document import Document
-from inkstone.data.splitting import plan_split, read_split
+from inkstone.data.splitting import _cut_near, plan_split, read_split
 from inkstone.data.spool import Spool
 
 LINES = "".join(f"line number {i}\n" for i in range(100))
@@ -45,6 +45,32 @@ def test_one_document_is_cut_at_a_line(tmp_path, mode):
     chosen, (train,), (val,) = split_texts(tmp_path, [LINES], mode)
     assert chosen == "ends" and train + val == LINES and train.endswith("\n")
     assert abs(len(val) - len(LINES) / 10) < 20
+
+
+@pytest.mark.parametrize("head", ["", "a title\n", "a title\n" * 3])
+@pytest.mark.parametrize("long", ["x" * 1000, "One sentence. " * 80, "一句话。" * 250])
+def test_a_long_line_does_not_turn_the_split_over(tmp_path, head, long):
+    """Going back to the line's beginning would leave the title for training."""
+    _, (train,), (val,) = split_texts(tmp_path, [head + long], "ends", 0.1)
+    assert train + val == head + long
+    assert len(val) <= 0.21 * len(head + long)
+    assert train.endswith((". ", "。", "x"))
+
+
+@settings(max_examples=200, deadline=None)
+@given(st.text(alphabet="ab. \n。", min_size=2, max_size=60), st.data())
+def test_a_cut_leaves_text_on_both_sides_and_never_more_than_twice_the_validation_part(text, data):
+    cut = data.draw(st.integers(1, len(text) - 1))
+    near = _cut_near(text, cut)
+    assert 0 < near < len(text) and len(text) - near <= 2 * (len(text) - cut) and len(text) - near >= (len(text) - cut) / 2
+    assert near == cut or text[near - 1] in "\n。 "
+
+
+def test_documents_too_short_to_cut_are_refused_with_the_arithmetic(tmp_path):
+    with pytest.raises(
+        DataError, match=r"leaves 0 of 3 characters \(3 documents, the longest of 1\) for validation at --val-fraction 0.1"
+    ):
+        split_texts(tmp_path, ["x", "y", "z"], "ends")
 
 
 def test_ends_takes_a_piece_of_every_document_and_loses_nothing(tmp_path):

@@ -1,7 +1,7 @@
 """Which text is for training and which for validation.
 
 "document": whole documents, chosen by their hash and the seed, so that a document stays on its side when others come and go.
-"ends": the end of every document, from a line's beginning. "tail": exactly the last characters of everything.
+"ends": the end of every document, from a line's beginning where one is near. "tail": exactly the last characters of everything.
 "auto": "document" when there are enough and none is large, else "ends".
 """
 
@@ -16,13 +16,14 @@ from inkstone.data.spool import Content, Spool
 
 MIN_DOCUMENTS = 50
 MAX_DOCUMENT_SHARE = 0.1
+_SENTENCE_ENDS = ("。", "！", "？", ". ", "! ", "? ")
 
 
 @dataclass(frozen=True)
 class SplitPlan:
     """Where each document goes: its first `train_chars` characters to train, the rest to val (either may be nothing).
 
-    Shapes: train_chars, chars (documents,) int64; kept (documents,) bool. `by_line` moves a cut back to the beginning of a line.
+    Shapes: train_chars, chars (documents,) int64; kept (documents,) bool. `by_line` moves a cut to the beginning of a line nearby.
     """
 
     mode: str
@@ -42,7 +43,7 @@ class SplitPlan:
             yield content
             return
         if self.by_line:
-            cut = _line_start(content, cut)
+            cut = _cut_near(content, cut)
         piece = content[:cut] if split == "train" else content[cut:]
         if piece:
             yield piece
@@ -72,7 +73,9 @@ def plan_split(
         train = np.clip(cut - before, 0, chars)
     else:
         train = np.maximum(1, (chars * (1 - val_fraction)).astype(np.int64))
-    return SplitPlan(mode, kept, chars, train, by_line=mode == "ends")
+    plan = SplitPlan(mode, kept, chars, train, by_line=mode == "ends")
+    _require_both(plan, val_fraction)
+    return plan
 
 
 def read_split(spool: Spool, plan: SplitPlan, split: str) -> Iterator[Content]:
@@ -91,10 +94,31 @@ def _val_documents(table: np.ndarray, kept: np.ndarray, val_fraction: float, see
     return chosen
 
 
-def _line_start(text: str, cut: int) -> int:
-    """Return the nearest beginning of a line at or before `cut`, else after it, else `cut` itself."""
-    before = text.rfind("\n", 0, cut) + 1
-    if before > 0:
+def _require_both(plan: SplitPlan, val_fraction: float) -> None:
+    total = int(plan.chars[plan.kept].sum())
+    train = int(plan.train_chars[plan.kept].sum())
+    if 0 < train < total:
+        return
+    empty = "validation" if train else "training"
+    raise DataError(
+        f"--split {plan.mode} leaves 0 of {total:,} characters ({int(plan.kept.sum()):,} documents, the longest of "
+        f"{int(plan.chars[plan.kept].max()):,}) for {empty} at --val-fraction {val_fraction:g} — give more text, another --split "
+        "or a larger share"
+    )
+
+
+def _cut_near(text: str, cut: int) -> int:
+    """Return the nearest good cut: at a line's beginning, else after a sentence, else `cut` itself.
+
+    The validation part, all after the cut, at most doubles and at least halves, so that one long line cannot turn the split over.
+    """
+    size = len(text) - cut
+    low, high = max(1, cut - size), cut + size // 2
+    before = text.rfind("\n", low - 1, cut) + 1
+    if before:
         return before
-    after = text.find("\n", cut, len(text) - 1) + 1
-    return after or cut
+    after = text.find("\n", cut, high) + 1
+    if after:
+        return after
+    ends = [at + len(mark) for mark in _SENTENCE_ENDS if (at := text.rfind(mark, low, cut - len(mark) + 1)) >= 0]
+    return max(ends, default=cut)
