@@ -8,6 +8,7 @@ left out on both sides. Prints the medians, their spread over the rounds, and th
 
 import argparse
 import json
+import pickle
 import re
 import statistics
 import subprocess
@@ -52,7 +53,7 @@ def main() -> None:
 
 
 def prepare(nanogpt: Path, text: Path, work: Path) -> None:
-    """Write nanoGPT's uint16 files (its own split: the last tenth of the characters) and our shards."""
+    """Write nanoGPT's own files (its split: the last tenth of the characters; its vocabulary as the pickle it reads) and our shards."""
     import numpy as np
 
     data = text.read_text(encoding="utf-8")
@@ -62,6 +63,9 @@ def prepare(nanogpt: Path, text: Path, work: Path) -> None:
     folder = nanogpt / "data" / "shakespeare_char"
     ids[:cut].tofile(folder / "train.bin")
     ids[cut:].tofile(folder / "val.bin")
+    (folder / "meta.pkl").write_bytes(
+        pickle.dumps({"vocab_size": len(index), "stoi": index, "itos": {i: c for c, i in index.items()}})
+    )
     command = [
         "data",
         "prepare",
@@ -86,6 +90,7 @@ def _nanogpt_seconds(nanogpt: Path, shape: dict[str, int]) -> list[float]:
         "--always_save_checkpoint=False",
     ]  # fmt: skip
     output = subprocess.run(command, cwd=nanogpt, check=True, capture_output=True, text=True).stdout
+    assert "defaulting to vocab_size" not in output, "nanoGPT did not find its vocabulary"
     return [float(ms) / 1000 for ms in re.findall(r"iter \d+: loss [\d.]+, time ([\d.]+)ms", output)][2:]
 
 

@@ -13,7 +13,7 @@ from torch.autograd.function import once_differentiable
 from torch.nn.functional import scaled_dot_product_attention
 
 BATCHED_UP_TO = 512  # positions, on a CPU
-BLOCK = 64  # queries
+BLOCK = 128  # queries
 
 
 @functools.lru_cache(maxsize=16)
