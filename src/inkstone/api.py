@@ -10,6 +10,7 @@ import torch
 
 from inkstone.base.errors import ConfigError, RequestError
 from inkstone.base.family import nearest
+from inkstone.base.log import warn
 from inkstone.base.settings import Settings
 from inkstone.checkpoint.model_folder import GENERATION_NAME, load_model
 from inkstone.checkpoint.weights import read_json
@@ -26,16 +27,23 @@ if TYPE_CHECKING:
     from inkstone.train.config import PretrainSettings
 
 
+_RECOMMENDABLE = frozenset(SamplingSettings.model_fields) - {"seed", "stop"}
+_HUGGING_FACE_NAMES = {"max_new_tokens": "max_tokens", "no_repeat_ngram_size": "no_repeat_ngram"}
+
+
 class Model:
     """A transformer with its tokenizer, ready to be asked.
 
     Sampling is given by name wherever text is made: max_tokens, temperature, top_k, top_p, min_p, typical_p, repetition_penalty,
-    presence_penalty, frequency_penalty, no_repeat_ngram, seed, stop.
+    presence_penalty, frequency_penalty, no_repeat_ngram, seed, stop. What is not given is as the model's generation_config.json has it.
     """
 
-    def __init__(self, network: "Transformer", tokenizer: "Tokenizer", *, is_chat_tuned: bool = True) -> None:
+    def __init__(
+        self, network: "Transformer", tokenizer: "Tokenizer", *, is_chat_tuned: bool = True, sampling: dict[str, Any] | None = None
+    ) -> None:
         self.network = network.eval().requires_grad_(False)
         self.tokenizer = tokenizer
+        self.sampling = sampling or {}  # what its folder recommends; lies below what a caller gives
         self.is_chat_tuned = is_chat_tuned  # a base model goes on with a text, where a tuned one answers
 
     def generate(self, prompt: str = "", **sampling: Any) -> Generation:
@@ -43,11 +51,11 @@ class Model:
 
         Raises: RequestError when the prompt is longer than the model's context, or a sampling value is out of bounds.
         """
-        return self.reply(prompt, sampling_settings(sampling)).finish()
+        return self.reply(prompt, self._settings(sampling)).finish()
 
     def stream(self, prompt: str = "", **sampling: Any) -> Iterator[str]:
         """Return the same text piece by piece, each of whole characters. Raises: as `generate`, at once."""
-        return iter(self.reply(prompt, sampling_settings(sampling)))
+        return iter(self.reply(prompt, self._settings(sampling)))
 
     def chat(self, messages: list[dict[str, str]], **sampling: Any) -> Generation:
         """Return the assistant's answer to `messages` ({"role": system | user | assistant, "content": text}).
@@ -55,15 +63,22 @@ class Model:
         The oldest turns are left out where the conversation is longer than the context.
         Raises: RequestError for messages that cannot be answered, ConfigError when the tokenizer has no chat tokens.
         """
-        return self.chat_reply(messages, sampling_settings(sampling))[0].finish()
+        return self.chat_reply(messages, self._settings(sampling))[0].finish()
 
     def stream_chat(self, messages: list[dict[str, str]], **sampling: Any) -> Iterator[str]:
         """Return the same answer piece by piece. Raises: as `chat`, at once."""
-        return iter(self.chat_reply(messages, sampling_settings(sampling))[0])
+        return iter(self.chat_reply(messages, self._settings(sampling))[0])
 
     def score(self, text: str) -> Score:
         """Return how likely the model finds `text`. Raises: RequestError when it has fewer than two tokens."""
         return score_text(self.network, self.tokenizer, text)
+
+    def complete(self, settings: SamplingSettings) -> SamplingSettings:
+        """Return `settings` with what nobody chose replaced by what the model's folder recommends."""
+        return self._settings(settings.model_dump(exclude_unset=True))
+
+    def _settings(self, given: dict[str, Any]) -> SamplingSettings:
+        return sampling_settings(self.sampling | given)
 
     def reply(self, prompt: str, settings: SamplingSettings) -> Reply:
         """Return the text after `prompt` as a `Reply`: pieces first, figures afterwards."""
@@ -85,7 +100,8 @@ def load(path: str | os.PathLike[str], *, device: str = "cpu", dtype: torch.dtyp
     """
     check_device(device)
     network, tokenizer = load_model(Path(path), device=device, dtype=dtype or _fast_dtype(device))
-    return Model(network, tokenizer, is_chat_tuned=is_chat_tuned(Path(path)))
+    generation = _generation_config(Path(path))
+    return Model(network, tokenizer, is_chat_tuned=generation.get("chat") is True, sampling=_recommended(generation))
 
 
 def pretrain(
@@ -119,10 +135,30 @@ def _fast_dtype(device: str) -> torch.dtype:
 
 def is_chat_tuned(path: Path) -> bool:
     """Return what the model's generation_config.json says under "chat"; a folder without that file is a base model."""
+    return _generation_config(path).get("chat") is True
+
+
+def _generation_config(path: Path) -> dict[str, Any]:
     for folder in (path, path / "best", path / "final"):
         if (folder / GENERATION_NAME).is_file():
-            return read_json(folder, GENERATION_NAME).get("chat") is True
-    return False
+            return read_json(folder, GENERATION_NAME)
+    return {}
+
+
+def _recommended(generation: dict[str, Any]) -> dict[str, Any]:
+    """Return the sampling defaults of a generation_config.json under our names; one that makes no sense is left out with a warning."""
+    found = {}
+    for name, value in generation.items():
+        ours = _HUGGING_FACE_NAMES.get(name, name)
+        if ours not in _RECOMMENDABLE or value is None:
+            continue
+        try:
+            found |= SamplingSettings.model_validate({ours: value}).model_dump(include={ours})
+        except pydantic.ValidationError as error:
+            warn(
+                f"{GENERATION_NAME}: {name} is left out: {error.errors()[0]['msg'].removeprefix('Value error, ')}, found {value!r:.80}"
+            )
+    return found
 
 
 def check_device(name: str) -> None:

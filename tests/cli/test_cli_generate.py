@@ -10,7 +10,7 @@ import torch
 
 import inkstone
 from inkstone.base.errors import ConfigError, RequestError
-from inkstone.checkpoint.model_folder import save_model
+from inkstone.checkpoint.model_folder import load_model, save_model
 from inkstone.cli.main import run
 from inkstone.nn.config import ModelConfig
 from inkstone.nn.transformer import Transformer
@@ -57,6 +57,41 @@ def test_json_is_one_object_with_the_promised_keys(model_folder, capsys):
     assert set(figures) >= {"text", "tokens", "finish_reason", "prompt_tokens", "tokens_per_second", "seed"}
     again = inkstone.load(model_folder).generate("墨", max_tokens=8, seed=figures["seed"])
     assert (again.text, again.tokens, again.finish_reason) == (figures["text"], figures["tokens"], figures["finish_reason"])
+
+
+@pytest.fixture(scope="module")
+def advised_folder(model_folder, tmp_path_factory):
+    """The same model whose generation_config.json says how to sample, one value of it nonsense."""
+    folder = tmp_path_factory.mktemp("advised") / "final"
+    network, tokenizer = load_model(model_folder)
+    save_model(folder, network, tokenizer, {"temperature": 0.0, "max_new_tokens": 5, "top_p": "most", "top_k": None})
+    return folder
+
+
+def test_what_the_model_recommends_lies_below_the_flags(advised_folder, capsys):
+    code, out, err = generate(capsys, advised_folder, "--prompt", "墨", "--json")
+    likeliest = inkstone.load(advised_folder).generate("墨", temperature=0, max_tokens=5).text
+    assert code == 0 and json.loads(out)["tokens"] <= 5 and json.loads(out)["text"] == likeliest
+    assert "top_p is left out" in err and "'most'" in err and "top_k" not in err
+    _, out, _ = generate(
+        capsys, advised_folder, "--prompt", "墨", "--json", "--temperature", "2", "--max-tokens", "9", "--seed", "4"
+    )
+    chosen = inkstone.load(advised_folder).generate("墨", temperature=2, max_tokens=9, seed=4)
+    assert json.loads(out)["text"] == chosen.text != likeliest
+
+
+def test_chat_takes_what_the_model_recommends(advised_folder, capsys, give_stdin):
+    for flags, most in (([], 5), (["--max-tokens", "2"], 2)):
+        give_stdin("墨?".encode())
+        assert run(["chat", str(advised_folder), "--json", *flags]) == 0
+        assert json.loads(capsys.readouterr().out)["tokens"] == most
+
+
+def test_the_python_api_takes_what_the_model_recommends(advised_folder, model_folder):
+    model = inkstone.load(advised_folder)
+    assert model.sampling == {"temperature": 0.0, "max_tokens": 5}
+    assert model.generate("墨").text == model.generate("墨", seed=7).text == "".join(model.stream("墨", seed=8))
+    assert inkstone.load(model_folder).sampling == {}
 
 
 def test_stdin_is_the_prompt_less_its_last_line_break(model_folder, capsys, give_stdin):

@@ -41,7 +41,7 @@ def run(args: argparse.Namespace, settings: SamplingSettings) -> dict[str, Any] 
             "this model was not tuned for conversations (its generation_config.json has no \"chat\": true): it may go on with the "
             "text instead of answering"
         )  # fmt: skip
-    session = ChatSession(model, settings, system=args.system, is_verbose=args.verbose, is_silent=args.json)
+    session = ChatSession(model, model.complete(settings), system=args.system, is_verbose=args.verbose, is_silent=args.json)
     if is_terminal:
         hint(f"context {model.network.config.context:,} tokens; /help says what can be done, Ctrl-D leaves")
         return talk(session)

@@ -26,7 +26,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace, settings: SamplingSettings) -> dict[str, Any] | None:
     """Write the text to stdout as it comes, and figures to stderr; with --json return everything instead."""
     prompt = _read_prompt() if args.prompt is None else args.prompt
-    reply = load_asked(args).reply(prompt, settings)
+    model = load_asked(args)
+    reply = model.reply(prompt, model.complete(settings))
     for piece in reply:
         if not args.json:
             sys.stdout.write(piece)
