@@ -69,6 +69,16 @@ def test_nothing_is_pickled_and_no_weights_are_read_by_torch(path):
     assert not calls & {"torch.load", "torch.save", "np.load", "numpy.load", "eval", "exec"}
 
 
+def test_a_special_token_has_one_definition():
+    from inkstone.text.special import SPECIAL_TOKENS
+
+    said = {
+        ids(path): sorted({n.value for n in ast.walk(tree(path)) if isinstance(n, ast.Constant) and n.value in SPECIAL_TOKENS})
+        for path in FILES
+    }
+    assert {path: names for path, names in said.items() if names} == {"text/special.py": sorted(SPECIAL_TOKENS)}
+
+
 @pytest.mark.parametrize("path", FILES, ids=ids)
 def test_a_module_has_a_docstring_and_ends_before_it_is_too_long(path):
     assert ast.get_docstring(tree(path))

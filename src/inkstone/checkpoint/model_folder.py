@@ -27,12 +27,12 @@ from inkstone.checkpoint.tensors import describe_nonfinite, nonfinite_counts, wr
 from inkstone.checkpoint.weights import WEIGHTS_NAME, has_manifest, read_json, read_weights, refuse_pickle, weight_files
 from inkstone.nn.config import ModelConfig
 from inkstone.nn.transformer import Transformer
+from inkstone.text.special import IM_END
 from inkstone.text.tokenizer import Tokenizer
 
 CONFIG_NAME, GENERATION_NAME = "config.json", "generation_config.json"
 TOKENIZER_NAMES = ("tokenizer.json", "tokenizer_config.json")
 NATIVE_TYPE = "inkstone"
-IM_END = "<|im_end|>"
 
 
 def save_model(folder: Path, model: Transformer, tokenizer: Tokenizer, generation: dict[str, Any] | None = None) -> None:

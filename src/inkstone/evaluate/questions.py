@@ -8,6 +8,7 @@ from inkstone.evaluate.intervals import Interval, proportion_interval
 from inkstone.infer.batch import continue_greedily
 from inkstone.nn.transformer import Transformer
 from inkstone.text.chat import render_chat
+from inkstone.text.special import IM_END
 from inkstone.text.tokenizer import Tokenizer
 
 MAX_ANSWER_TOKENS = 40
@@ -38,7 +39,7 @@ def ask(model: Transformer, tokenizer: Tokenizer, questions: Sequence[Q], grade:
     prompts = [
         render_chat([{"role": "user", "content": q.question}], tokenizer, add_generation_prompt=True)[0] for q in questions
     ]  # fmt: skip
-    stops = {tokenizer.eos_id, tokenizer.special["<|im_end|>"]}
+    stops = {tokenizer.eos_id, tokenizer.special[IM_END]}
     replies = [tokenizer.decode(ids) for ids in continue_greedily(model, prompts, stop_ids=stops, max_tokens=MAX_ANSWER_TOKENS)]
     num_right = sum(grade(question, reply) for question, reply in zip(questions, replies, strict=True))
     return ExactMatch(num_right, replies, proportion_interval(num_right, len(questions)))

@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING
 from inkstone.base.errors import ConfigError, DataError, RequestError
 from inkstone.infer.prompt import check_text
 from inkstone.text.chat import check_messages, render_chat
+from inkstone.text.special import IM_END, IM_START
 
 if TYPE_CHECKING:
     from inkstone.text.tokenizer import Tokenizer
@@ -15,7 +16,7 @@ _REPLY_SHARE = 4  # a reply gets at least 1/4 of the context
 
 def require_chat_tokens(tokenizer: "Tokenizer") -> None:
     """Raises: ConfigError when the tokenizer has no tokens that mark the turns of a conversation."""
-    missing = [name for name in ("<|im_start|>", "<|im_end|>") if name not in tokenizer.special]
+    missing = [name for name in (IM_START, IM_END) if name not in tokenizer.special]
     if missing:
         raise ConfigError(
             f"chat needs a tokenizer with {' and '.join(missing)}, and this model's ({tokenizer.kind}) has none — "

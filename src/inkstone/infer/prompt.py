@@ -4,6 +4,7 @@ from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
 from inkstone.base.errors import RequestError
+from inkstone.text.special import IM_END
 
 if TYPE_CHECKING:
     from inkstone.text.tokenizer import Tokenizer
@@ -51,7 +52,7 @@ def check_length(ids: list[int], context: int) -> None:
 
 def stop_ids(tokenizer: "Tokenizer") -> frozenset[int]:
     """Return the tokens that end a text: `<|endoftext|>` and, where it exists, `<|im_end|>`."""
-    return frozenset({tokenizer.eos_id, tokenizer.special.get("<|im_end|>", tokenizer.eos_id)})
+    return frozenset({tokenizer.eos_id, tokenizer.special.get(IM_END, tokenizer.eos_id)})
 
 
 def silent_ids(tokenizer: "Tokenizer", ends: Iterable[int]) -> list[int]:
