@@ -85,6 +85,30 @@ def test_the_readmes_commands_parse(command):
         resolve(root, flags=flags)
 
 
+def test_the_readmes_commands_work_one_after_the_other():
+    """What a command makes is new, and what it reads was made by one above it; the program goes last."""
+    made, wanted = set(), set()
+    for command in commands("README.md"):
+        if not command.startswith("inkstone "):
+            continue
+        verb, rest = main._find_verb(shlex.split(command)[1:])
+        module = __import__("inkstone.cli." + verb.replace(" ", "_"), fromlist=["run"])
+        _, rest = main._split_settings(module.settings_class(), rest)
+        given = vars(main._parser(verb, module, module.settings_class()).parse_args(rest))
+        named = [str(given[key]) for key in ("data", "model", "folder") if given.get(key)] + [
+            str(r) for r in given.get("runs") or []
+        ]
+        wanted |= {path for path in named if path.startswith(("runs/", "data/")) and path not in made}
+        out = str(given.get("out"))
+        assert out == "None" or out not in made, f"{command}: {out} is already there"
+        made.add(out)
+    assert wanted == set() and {"runs/quickstart", "runs/mine", "data/mine"} <= made
+    (program,) = code_blocks("README.md", "python")
+    assert re.search(r'data="(.*?)"', program)[1] in made
+    (out,) = re.findall(r'out="(.*?)"', program)
+    assert out not in made and f'load("{out}")' in program
+
+
 @pytest.mark.parametrize("name", READMES)
 def test_quickstart_does_by_itself_what_the_readme_says(name):
     from inkstone.cli import quickstart
