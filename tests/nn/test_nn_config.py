@@ -51,8 +51,30 @@ def test_depth_sizes_however_it_is_written(depth):
 
 
 def test_what_is_given_lies_on_the_preset_and_the_depth():
-    assert ModelConfig(depth=4, width=128).width == 128
+    assert ModelConfig(depth=4, num_heads=2).num_heads == 2
     assert ModelConfig(preset="gpt2", dropout=0.0, context=7).context == 7
+
+
+@pytest.mark.parametrize(
+    ("values", "words"),
+    [
+        ({"width": 128}, "depth 6 means num_layers 6, width 384, but width 128 is given too"),
+        ({"num_layers": 3}, "but num_layers 3 is given too"),
+        ({"num_layers": "3", "width": 1}, "but num_layers 3 and width 1 is given too"),
+    ],
+)
+def test_sizes_beside_a_depth_that_disagree_with_it_are_refused_by_name(values, words):
+    assert words in refused(depth=6, **values)
+
+
+def test_a_run_lists_its_depth_with_the_sizes_it_means(tmp_path):
+    config = ModelConfig(depth=6)
+    assert ModelConfig(**config.model_dump()) == config == ModelConfig(depth="6", num_layers="6", width=384.0)
+    (tmp_path / "a.toml").write_text(to_toml(config))
+    assert "num_layers = 6" in (tmp_path / "a.toml").read_text()
+    assert resolve(ModelConfig, recipe=tmp_path / "a.toml") == config
+    with pytest.raises(ConfigError, match="depth 4 means num_layers 4, width 256, but num_layers 6 and width 384"):
+        resolve(ModelConfig, recipe=tmp_path / "a.toml", flags=[("depth", "4")])
 
 
 def test_depth_with_another_preset_is_refused():

@@ -100,7 +100,9 @@ class ModelConfig(Settings):
         if isinstance(depth, int) and depth > 0:
             if given.get("preset", "modern") != "modern":
                 raise ValueError("depth sizes only the preset 'modern'; set num_layers and width for the others")
-            values |= {"num_layers": depth, "num_heads": depth, "width": HEAD_WIDTH * depth}
+            sized = {"num_layers": depth, "num_heads": depth, "width": HEAD_WIDTH * depth}
+            _refuse_other_sizes(depth, {"num_layers": sized["num_layers"], "width": sized["width"]}, given)
+            values |= sized
         return values | dict(given)
 
     @pydantic.model_validator(mode="after")
@@ -134,3 +136,15 @@ class ModelConfig(Settings):
     def layer_window(self, layer: int) -> int:
         """Return the window of one layer in tokens; 0 means all."""
         return 0 if self.full_every and (layer + 1) % self.full_every == 0 else self.window
+
+
+def _refuse_other_sizes(depth: int, sizes: Mapping[str, int], given: Mapping[str, Any]) -> None:
+    """Raise ValueError for sizes beside `depth` that are not those it means; equal ones are what a run's config.toml lists."""
+    wrong = [
+        f"{name} {given[name]}"
+        for name, size in sizes.items()
+        if name in given and str(given[name]).removesuffix(".0") != str(size)
+    ]
+    if wrong:
+        means = ", ".join(f"{name} {size}" for name, size in sizes.items())
+        raise ValueError(f"depth {depth} means {means}, but {' and '.join(wrong)} is given too; leave out depth or the others")
