@@ -166,6 +166,47 @@ def test_a_foreign_state_is_refused(name, value):
         optimizer.load_state_tensors({name: value})
 
 
+@pytest.mark.parametrize("momentum", [0.0, 0.9])
+@pytest.mark.parametrize("kind", OPTIMIZERS)
+def test_a_state_that_is_not_whole_is_refused_and_nothing_is_loaded(kind, momentum):
+    settings = OptimSettings(kind=kind, momentum=momentum)
+    optimizer, fresh = (OptimizerSet(model_of("modern"), settings) for _ in range(2))
+    run(model_of("modern"), optimizer, 1)
+    whole = optimizer.state_tensors()
+    empty = fresh.state_tensors()
+    assert bool(whole) is (kind != "sgd" or momentum > 0)
+    for name in {key.rpartition("/")[0] for key in whole}:
+        with pytest.raises(CheckpointError, match=f"'{name}' is missing"):
+            fresh.load_state_tensors({key: value for key, value in whole.items() if key.rpartition("/")[0] != name})
+    if kind in ("adamw", "adam", "adagrad"):
+        with pytest.raises(CheckpointError, match="another kind"):
+            fresh.load_state_tensors({key: value for key, value in whole.items() if not key.endswith("/step")})
+    assert fresh.state_tensors().keys() == empty.keys()
+    fresh.load_state_tensors(whole)
+    assert fresh.state_tensors().keys() == whole.keys()
+
+
+@pytest.mark.parametrize(
+    ("saved", "loaded"), [("adamw", "sgd"), ("sgd", "adamw"), ("muon", "adamw"), ("adamw", "muon"), ("adagrad", "adam")]
+)
+def test_a_state_of_another_kind_is_refused(saved, loaded):
+    model = model_of("modern")
+    optimizer = OptimizerSet(model, OptimSettings(kind=saved))
+    run(model, optimizer, 1)
+    with pytest.raises(CheckpointError, match="another kind of optimizer"):
+        OptimizerSet(model, OptimSettings(kind=loaded)).load_state_tensors(optimizer.state_tensors())
+
+
+@pytest.mark.parametrize("model", MODELS)
+def test_after_one_real_step_every_parameter_has_its_state(model):
+    """What the refusal above takes for granted: no switch of the model leaves a parameter without a gradient."""
+    model = model_of(model)
+    optimizer = OptimizerSet(model, OptimSettings(kind="adamw"))
+    model.logits(model(torch.arange(8).reshape(1, 8))).square().sum().backward()
+    optimizer.step(1.0)
+    assert {key.rpartition("/")[0] for key in optimizer.state_tensors()} == {name for name, _ in model.named_parameters()}
+
+
 def test_the_factor_multiplies_each_peak_and_does_not_add_up():
     model = model_of("modern")
     optimizer = OptimizerSet(model, OptimSettings(kind="muon", lr=0.01, matrix_lr_factor=2.0))

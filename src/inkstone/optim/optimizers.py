@@ -95,16 +95,44 @@ class OptimizerSet:
     def load_state_tensors(self, tensors: dict[str, Tensor]) -> None:
         """Put back what `state_tensors` returned.
 
-        Raises: CheckpointError when a name or a shape is not this optimizer's.
+        Raises: CheckpointError when a name or a shape is not this optimizer's, or a parameter's state is missing.
         """
-        by_name = {name: parameter for parameter in self.parameters for name in [self.names[id(parameter)]]}
+        by_name = {self.names[id(parameter)]: parameter for parameter in self.parameters}
         owner = {id(p): optimizer for optimizer in self.optimizers for group in optimizer.param_groups for p in group["params"]}
+        found: dict[str, dict[str, Tensor]] = {}
         for key, value in tensors.items():
             name, _, state_name = key.rpartition("/")
             parameter = by_name.get(name)
             if parameter is None or (value.ndim and value.shape != parameter.shape):
-                found = "no parameter" if parameter is None else f"a parameter of shape {list(parameter.shape)}"
+                place = "no parameter" if parameter is None else f"a parameter of shape {list(parameter.shape)}"
                 raise CheckpointError(
-                    f"optimizer state '{key}' of shape {list(value.shape)} belongs to {found} here — was it saved by another model?"
+                    f"optimizer state '{key}' of shape {list(value.shape)} belongs to {place} here — was it saved by another model?"
                 )
-            owner[id(parameter)].state[parameter][state_name] = value.to(parameter.device, copy=True)
+            found.setdefault(name, {})[state_name] = value
+        for name, parameter in by_name.items() if found else ():
+            _require_state(name, set(found.get(name, {})), owner[id(parameter)])
+        for name, values in found.items():
+            parameter = by_name[name]
+            owner[id(parameter)].state[parameter] = {key: value.to(parameter.device, copy=True) for key, value in values.items()}
+
+
+def _state_names(optimizer: torch.optim.Optimizer) -> set[str]:
+    """Return the names of what an optimizer keeps for a parameter that it has updated."""
+    if isinstance(optimizer, torch.optim.Adam):  # AdamW is one
+        return {"step", "exp_avg", "exp_avg_sq"}
+    if isinstance(optimizer, torch.optim.Adagrad):
+        return {"step", "sum"}
+    return {"momentum_buffer"} if isinstance(optimizer, Muon) or optimizer.param_groups[0]["momentum"] else set()
+
+
+def _require_state(name: str, saved: set[str], optimizer: torch.optim.Optimizer) -> None:
+    needed = _state_names(optimizer)
+    if saved == needed:
+        return
+    kind = type(optimizer).__name__
+    if not saved:
+        raise CheckpointError(f"optimizer state of '{name}' is missing, others have theirs — the checkpoint is not whole")
+    raise CheckpointError(
+        f"optimizer state of '{name}' is {', '.join(sorted(saved))}, {kind} keeps {', '.join(sorted(needed)) or 'none'}"
+        " — was it saved by another kind of optimizer?"
+    )
