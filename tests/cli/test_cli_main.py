@@ -287,3 +287,28 @@ def test_an_ascii_locale_gets_no_unicode_error_and_no_colours(argv):
 def test_the_parser_never_guesses_an_abbreviation(verb, capsys):
     assert main.run(["try", "--deb"]) == 2
     assert "did you mean '--debug'?" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        MemoryError(),
+        RuntimeError("[enforce fail at alloc_cpu.cpp] DefaultCPUAllocator: can't allocate memory: you tried to allocate 9 bytes"),
+        RuntimeError("not enough memory: you tried to allocate 9 bytes."),
+        "torch",
+    ],
+    ids=["python", "processor", "windows", "device"],
+)
+def test_memory_that_ran_out_is_one_line_with_advice(error, verb, capsys):
+    if error == "torch":
+        import torch
+
+        error = torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2 GiB")
+
+    def work():
+        raise error
+
+    verb["work"] = work
+    assert main.run(["try"]) == 5
+    err = capsys.readouterr().err
+    assert err == "error: out of memory — use a smaller batch, context or model\n"

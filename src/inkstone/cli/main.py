@@ -191,9 +191,17 @@ def _fail(error: Exception, debug: bool) -> int:
         for line in str(error).splitlines():
             say(f"error: {line}")
         return error.exit_code
-    if isinstance(error, MemoryError):
+    if _is_out_of_memory(error):
         say("error: out of memory — use a smaller batch, context or model")
         return 5
     if not debug:
         say(f"error: unexpected {type(error).__name__}: {error} — this is a bug; run again with --debug and report it")
     return 1
+
+
+def _is_out_of_memory(error: Exception) -> bool:
+    """Return whether memory ran out, of the machine or of a device; torch says it in several ways, and is not imported for this."""
+    if isinstance(error, MemoryError) or "OutOfMemoryError" in (kind.__name__ for kind in type(error).__mro__):
+        return True
+    words = ("not enough memory", "DefaultCPUAllocator", "CUDA error: out of memory")
+    return isinstance(error, RuntimeError) and any(word in str(error) for word in words)
