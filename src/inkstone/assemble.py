@@ -1,5 +1,10 @@
 """The one place with the order: build, weights, (adapt, quantize, parallelize,) device, compile."""
 
+import importlib.util
+import os
+import shutil
+import sys
+
 import torch
 from torch import Tensor
 
@@ -44,10 +49,29 @@ def choose_precision(name: str, device: torch.device) -> str:
 
 def build_model(
     config: ModelConfig, *, seed: int = 0, weights: dict[str, Tensor] | None = None, device: torch.device | str = "cpu",
-    precision: str = "fp32",
+    precision: str = "fp32", compile: bool = False,
 ) -> Transformer:  # fmt: skip
-    """Return a model with fresh or given weights on a device, its activations in the given precision."""
+    """Return a model with fresh or given weights on a device, its activations in the given precision.
+
+    Raises: ConfigError when it should be compiled and there is no compiler.
+    """
+    if compile:
+        require_compiler(torch.device(device))
     model = Transformer(config, seed=seed, compute_dtype=DTYPES[precision])
     if weights is not None:
         model.load_state_dict(weights)
-    return model.to(device)
+    model = model.to(device)
+    if compile:
+        model.compile()
+    return model
+
+
+def require_compiler(device: torch.device) -> None:
+    """Raise ConfigError when torch.compile cannot work on the device: it needs a C++ compiler, on GPUs triton too."""
+    compiler = os.environ.get("CXX") or ("clang++" if sys.platform == "darwin" else "g++")
+    if shutil.which(compiler) is None:
+        raise ConfigError(
+            f"train.compile needs a C++ compiler, '{compiler}' is not here — install it (or set CXX), or leave it off"
+        )
+    if device.type == "cuda" and importlib.util.find_spec("triton") is None:
+        raise ConfigError("train.compile needs the triton package on a GPU — install it, or leave train.compile off")

@@ -83,6 +83,13 @@ def test_an_average_that_comes_from_a_file_in_another_order_continues_bit_equal(
     assert all(torch.equal(resumed.average[name], value) for name, value in average.average.items())
 
 
+def test_a_loaded_average_goes_to_the_models_device():
+    model = Three().to("meta")
+    average = WeightAverage(model, 0.9)
+    average.load({name: torch.zeros(p.shape) for name, p in model.named_parameters()}, 1)
+    assert {value.device.type for value in average.average.values()} == {"meta"}
+
+
 def test_without_a_decay_there_is_no_average():
     model = Three()
     average, own = WeightAverage(model, 0.0), weights(model)

@@ -126,6 +126,37 @@ def test_gradients_are_clipped_and_the_norm_before_is_told(clip):
     assert 0 < moved(clipped) < moved(plain)
 
 
+def test_batches_go_to_the_models_device(monkeypatch):
+    moved = []
+
+    def to(self, device):
+        moved.append(device)
+        return self
+
+    monkeypatch.setattr(Batch, "to", to)
+    train = make()
+    train(split(batch(2), [1, 1]), 1.0)
+    assert moved == [train.model.embed.weight.device] * 2
+
+
+def test_a_batch_on_a_device_has_all_its_parts_there():
+    one = batch(2)
+    for documents in (None, torch.zeros(2, TIME, dtype=torch.int32)):
+        there = Batch(one.tokens_BT, one.targets_BT, documents).to(torch.device("meta"))
+        parts = [there.tokens_BT, there.targets_BT, *([] if documents is None else [there.document_BT])]
+        assert all(part.device.type == "meta" for part in parts)
+        assert (there.document_BT is None) is (documents is None)
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU here")
+def test_a_step_on_a_gpu_is_the_step_on_a_processor():
+    here, there = make(), make()
+    there.model.cuda()
+    there.optimizer = OptimizerSet(there.model, OptimSettings(kind="adamw"))
+    for seed in range(3):
+        assert there([batch(2, seed)], 1.0).loss == pytest.approx(here([batch(2, seed)], 1.0).loss, rel=1e-4)
+
+
 # What is not finite (reliability R-14)
 
 

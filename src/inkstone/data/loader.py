@@ -28,6 +28,11 @@ class Batch:
     targets_BT: torch.Tensor  # noqa: N815
     document_BT: torch.Tensor | None  # noqa: N815
 
+    def to(self, device: torch.device) -> "Batch":
+        """Return the batch on a device."""
+        document = None if self.document_BT is None else self.document_BT.to(device)
+        return Batch(self.tokens_BT.to(device), self.targets_BT.to(device), document)
+
 
 class Loader:
     """Rows of `context` tokens in a seeded order, epoch after epoch.

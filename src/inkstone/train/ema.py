@@ -26,8 +26,8 @@ class WeightAverage:
         torch._foreach_lerp_(average, list(weights), 1 - decay)
 
     def load(self, average: dict[str, Tensor], updates: int) -> None:
-        """Put back a saved average, whatever the order of its names."""
-        self.average = {name: average[name] for name in self.average}
+        """Put back a saved average, whatever the order of its names and the device it was read to."""
+        self.average = {name: average[name].to(own.device) for name, own in self.average.items()}
         self.updates = updates
 
     @contextlib.contextmanager

@@ -53,12 +53,13 @@ class TrainStep:
         self.good_steps = 0
 
     def __call__(self, batches: Sequence[Batch], lr_factor: float) -> StepResult:
-        """Apply one update from the batches, which count as one."""
+        """Apply one update from the batches, which count as one; they may lie on another device than the model."""
         self.model.train()
+        device = self.model.embed.weight.device
         count = sum(int((batch.targets_BT >= 0).sum()) for batch in batches)
         total, correct = 0.0, 0
         for batch in batches:
-            loss = self.objective(self.model, batch)
+            loss = self.objective(self.model, batch.to(device))
             (loss.total * (self.loss_scale / max(count, 1))).backward()
             total += float(loss.total.detach())
             correct += int(loss.correct)
