@@ -101,3 +101,21 @@ def test_batch_size_0_takes_the_largest_that_fits(capsys):
 def test_help_does_not_import_torch():
     code = "import sys; from inkstone.cli.main import run; run(['plan', '--help']); sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], stdout=subprocess.DEVNULL, check=False).returncode == 0
+
+
+def test_the_plan_has_the_precision_of_the_device(capsys, monkeypatch):
+    import torch
+
+    from inkstone import assemble
+    from inkstone.train import fit
+
+    monkeypatch.setattr(assemble, "choose_device", lambda name: torch.device("cuda"))
+    monkeypatch.setattr(assemble, "choose_precision", lambda name, device: "fp16" if device.type == "cuda" else "fp32")
+    monkeypatch.setattr(fit, "available_memory", lambda device: 2**40)
+    found = plan(capsys, *TINY, "--seconds", "0")
+    assert (found["precision"], found["available_memory_bytes"]) == ("fp16", 2**40)
+
+
+def test_an_impossible_device_is_refused(capsys):
+    assert main.run(["plan", *TINY, "--seconds", "0", "--train.device", "cuda:99"]) == 5
+    assert main.run(["plan", *TINY, "--seconds", "0", "--train.device", "cpu", "--train.precision", "fp16"]) == 2

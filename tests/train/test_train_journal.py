@@ -1,6 +1,8 @@
 """metrics.jsonl: every step once, whatever a crash left (reliability R-21), and always valid JSON."""
 
 import json
+import subprocess
+import sys
 
 import pytest
 
@@ -106,3 +108,38 @@ def test_lines_that_are_no_rows_are_left_out(tmp_path):
 def test_a_run_that_cannot_be_written_is_named(tmp_path):
     with pytest.raises(ResourceError, match=METRICS):
         Journal(tmp_path / "none", resume_step=0)
+
+
+def test_without_a_checkpoint_nothing_is_kept_not_even_the_evaluation_of_step_0(tmp_path):
+    write(tmp_path, {"step": 0, "val_loss": 1.0}, {"step": 1, "loss": 1.0}, resume_step=-1)
+    write(tmp_path, {"step": 0, "val_loss": 2.0}, resume_step=-1)
+    assert read_rows(tmp_path) == [{"step": 0, "val_loss": 2.0}]
+
+
+def test_an_evaluation_after_the_checkpoint_of_its_step_is_moved_with_its_sample(tmp_path):
+    rows = [{"step": 1, "val_loss": 1.0}, {"step": 2, "loss": 1.0}, {"step": 2, "val_loss": 1.0}, {"step": 2, "sample": {}}]
+    write(tmp_path, *rows)
+    Journal(tmp_path, resume_step=2, evaluated_step=1).close()
+    assert read_rows(tmp_path) == rows[:2]
+
+
+def test_a_row_is_whole_or_not_there_when_the_disk_is_full(tmp_path):
+    """A limit on the size of files is as good as a full disk; a part of the row fits."""
+    code = (
+        "import resource, signal, sys\n"
+        "from pathlib import Path\n"
+        "from inkstone.base.errors import ResourceError\n"
+        "from inkstone.train.journal import Journal, read_rows\n"
+        "signal.signal(signal.SIGXFSZ, signal.SIG_IGN)\n"
+        "run = Path(sys.argv[1])\n"
+        "journal = Journal(run, resume_step=-1)\n"
+        "journal.write({'step': 1})\n"
+        "resource.setrlimit(resource.RLIMIT_FSIZE, (30, resource.RLIM_INFINITY))\n"
+        "try:\n"
+        "    journal.write({'step': 2, 'text': 'x' * 100})\n"
+        "except ResourceError:\n"
+        "    journal.write({'step': 3})\n"
+        "    sys.exit(7)\n"
+    )
+    assert subprocess.run([sys.executable, "-c", code, str(tmp_path)], check=False).returncode == 7
+    assert lines(tmp_path) == ['{"step": 1}', '{"step": 3}', ""]

@@ -79,6 +79,13 @@ def test_the_first_signal_is_a_request(number, capsys):
     assert "the same command goes on" in capsys.readouterr().err
 
 
+def test_the_request_names_the_command_that_goes_on(capsys):
+    stop = StopRequest("the same command without --overwrite")
+    with stop.listening():
+        os.kill(os.getpid(), signal.SIGINT)
+    assert "the same command without --overwrite goes on later" in capsys.readouterr().err
+
+
 def test_the_second_interrupt_ends_at_once_with_130():
     stop = StopRequest()
     with stop.listening():

@@ -70,14 +70,7 @@ class CheckpointStore:
 
         Raises: ResourceError.
         """
-        with explain_os_errors(str(self.folder)):
-            free = shutil.disk_usage(self.folder).free
-        needed = int(SPACE_FACTOR * num_bytes)
-        if free < needed:
-            raise ResourceError(
-                f"checkpoints of {format_bytes(num_bytes)} need {format_bytes(needed)} free in {self.folder},"
-                f" found {format_bytes(free)} — free some space or choose another --out"
-            )
+        require_space(self.folder, num_bytes)
 
     def save(
         self, step: int, tensors: Tensors, state: dict[str, Any], *, extra_files: Mapping[str, bytes] | None = None,
@@ -146,6 +139,22 @@ class CheckpointStore:
             is_good = False
         self._checked[step] = (stamp, is_good)
         return is_good
+
+
+def require_space(folder: Path, num_bytes: int) -> None:
+    """Refuse a disk that cannot hold what checkpoints of `num_bytes` will need; `folder` need not be there yet.
+
+    Raises: ResourceError.
+    """
+    place = next((path for path in (folder, *folder.absolute().parents) if path.is_dir()), Path())
+    with explain_os_errors(str(folder)):
+        free = shutil.disk_usage(place).free
+    needed = int(SPACE_FACTOR * num_bytes)
+    if free < needed:
+        raise ResourceError(
+            f"checkpoints of {format_bytes(num_bytes)} need {format_bytes(needed)} free in {folder},"
+            f" found {format_bytes(free)} — free some space or choose another --out"
+        )
 
 
 def step_name(step: int) -> str:

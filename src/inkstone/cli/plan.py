@@ -62,7 +62,7 @@ def run(args: argparse.Namespace, settings: "PretrainSettings") -> dict[str, Any
     if not 0 <= args.seconds <= 3600:
         raise ConfigError(f"--seconds: expected 0 to 3600, found {args.seconds:g}")
     plan = make_plan(settings, data=args.data, seconds=args.seconds)
-    _print(plan, settings)
+    print_plan(plan, settings)
     return figures(plan)
 
 
@@ -71,8 +71,8 @@ def make_plan(settings: "PretrainSettings", *, data: Path | None, seconds: float
 
     Raises: ConfigError when the limit cannot be known; DataError for a broken data folder.
     """
-    from inkstone import machine
-    from inkstone.train.fit import largest_batch, memory_need
+    from inkstone.assemble import choose_device, choose_precision
+    from inkstone.train.fit import available_memory, largest_batch, memory_need
     from inkstone.train.speed import predict_speed
 
     train, kind, ema = settings.train, settings.optim.kind, settings.train.ema > 0
@@ -80,8 +80,9 @@ def make_plan(settings: "PretrainSettings", *, data: Path | None, seconds: float
     if train.max_epochs and train_tokens is None:
         raise ConfigError("train.max_epochs: how long an epoch is depends on the data — give --data DATA")
     config = settings.model.model_copy(update={"vocab_size": vocab_size})
-    precision = machine.fast_precision() if train.precision == "auto" else train.precision
-    free = machine.available_memory()
+    device = choose_device(train.device)
+    precision = choose_precision(train.precision, device)
+    free = available_memory(device)
     rows = train.batch_size or largest_batch(config, free, precision=precision, optimizer=kind, ema=ema)
     need = memory_need(config, free, batch_size=rows, precision=precision, optimizer=kind, ema=ema)
     predicted = predict_speed(config, precision=precision)
@@ -140,9 +141,14 @@ def _measure(
     config: ModelConfig, settings: "PretrainSettings", predicted: "Speed", *, rows: int, precision: str, seconds: float
 ) -> "Speed":
     """Return the measured speed, or the predicted one where not even a few steps of one row fit into `seconds`."""
+    from inkstone.assemble import choose_device
     from inkstone.train.speed import measurable_rows, measure_speed
 
-    timed = measurable_rows(config, predicted, batch_size=rows, seconds=seconds)
+    device = choose_device(settings.train.device)
+    on_processor = device.type == "cpu"
+    if not seconds and not on_processor:
+        warn(f"the speed is predicted for the processor; --seconds 20 measures it on {device}")
+    timed = measurable_rows(config, predicted, batch_size=rows, seconds=seconds) if on_processor else int(seconds > 0)
     if timed == 0:
         return predicted
     import torch
@@ -150,10 +156,10 @@ def _measure(
     from inkstone.machine import busy_cores, choose_threads, usable_cores
 
     torch.set_num_threads(settings.train.threads or choose_threads())
-    if (busy := busy_cores()) > 0.75 * usable_cores():
+    if on_processor and (busy := busy_cores()) > 0.75 * usable_cores():
         warn(f"other programs keep {busy:.1f} of {usable_cores()} cores busy: the speed is lower than on an idle machine")
     say(f"timing real training steps for about {seconds:g} s …")
-    return measure_speed(config, settings.optim, batch_size=rows, precision=precision, seconds=seconds)
+    return measure_speed(config, settings.optim, batch_size=rows, precision=precision, seconds=seconds, device=str(device))
 
 
 def _length(
@@ -167,7 +173,8 @@ def _length(
     return round(tokens), tokens / tokens_per_second
 
 
-def _print(plan: Plan, settings: "PretrainSettings") -> None:
+def print_plan(plan: Plan, settings: "PretrainSettings") -> None:
+    """Print the plan as a table on stdout."""
     from rich.console import Console
     from rich.table import Table
 

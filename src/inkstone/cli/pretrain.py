@@ -36,10 +36,7 @@ def run(args: argparse.Namespace, settings: "PretrainSettings") -> dict[str, Any
     from inkstone.train.run import pretrain
 
     if args.dry_run:
-        from inkstone.cli.plan import figures, make_plan
-
-        plan = make_plan(settings, data=args.data, seconds=0.0)
-        return figures(plan)
+        return _try(args, settings)
     hooks = make_hooks(settings, args.data, args.out)
     result = pretrain(settings, data=args.data, out=args.out, overwrite=args.overwrite, init=args.init, hooks=hooks)
     write_pages(args.out)
@@ -51,6 +48,18 @@ def run(args: argparse.Namespace, settings: "PretrainSettings") -> dict[str, Any
     if not args.json:
         print(args.out)
     return result
+
+
+def _try(args: argparse.Namespace, settings: "PretrainSettings") -> dict[str, Any]:
+    """Check everything, print the plan and return its figures; nothing is written."""
+    from inkstone.cli.plan import figures, make_plan, print_plan
+    from inkstone.train.run import check
+
+    make_hooks(settings, args.data, args.out)
+    settings = check(settings, data=args.data, out=args.out, overwrite=args.overwrite, init=args.init)
+    plan = make_plan(settings, data=args.data, seconds=0.0)
+    print_plan(plan, settings)
+    return figures(plan)
 
 
 def make_hooks(settings: "PretrainSettings", data: Path, out: Path) -> "Hooks":

@@ -1,11 +1,16 @@
 """Whether a training step fits into memory, before anything is allocated, and what to change where it does not."""
 
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
+from inkstone import machine
 from inkstone.base.errors import ResourceError
 from inkstone.base.quantity import format_bytes, format_count
 from inkstone.nn.config import ModelConfig
 from inkstone.nn.cost import num_params, training_memory, ways_to_fit
+
+if TYPE_CHECKING:
+    import torch
 
 USABLE_SHARE = 0.9  # of the free memory: the allocator, evaluation and the data's pages need the rest
 MAX_BATCH_SIZE = 64  # the largest that is chosen automatically: on two cores the speed stops rising well before
@@ -27,6 +32,15 @@ class MemoryNeed:
     def fits(self) -> bool:
         """Whether the step fits and leaves something over."""
         return self.total_bytes <= USABLE_SHARE * self.available_bytes
+
+
+def available_memory(device: "torch.device") -> int:
+    """Return the bytes that training on a device can still take: the machine's, or the GPU's own."""
+    if device.type != "cuda":
+        return machine.available_memory()
+    import torch
+
+    return torch.cuda.mem_get_info(device)[0]
 
 
 def memory_need(

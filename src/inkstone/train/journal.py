@@ -1,7 +1,9 @@
 """The run's metrics.jsonl: one JSON object a line, repaired after a crash so that every step stands there exactly once."""
 
+import contextlib
 import json
 import math
+import os
 from pathlib import Path
 from typing import Any
 
@@ -12,28 +14,43 @@ SUPERSEDED = "metrics.superseded.jsonl"
 
 
 class Journal:
-    """Appends rows; opening it at a step first moves away what a lost life of the run wrote beyond that step."""
+    """Appends rows; opening it at a step first moves away what a lost life of the run wrote beyond that step.
 
-    def __init__(self, run: Path, *, resume_step: int) -> None:
+    Rows of evaluations are kept up to `evaluated_step`, all others up to `resume_step`: the checkpoint of a step may have been made
+    before that step was evaluated. Both are -1 when there is no checkpoint.
+    """
+
+    def __init__(self, run: Path, *, resume_step: int, evaluated_step: int | None = None) -> None:
         self.path = run / METRICS
         with explain_os_errors(str(self.path)):
-            _repair(run, resume_step)
-            # A lone surrogate of a sample is written as JSON's own escape for it.
-            self._stream = self.path.open("a", encoding="utf-8", errors="backslashreplace")
+            _repair(run, resume_step, resume_step if evaluated_step is None else evaluated_step)
+            self._stream = self.path.open("ab", buffering=0)
 
     def write(self, row: dict[str, Any]) -> None:
         """Append one row and hand it to the operating system, so that a kill of this process cannot lose it.
 
-        A figure that is not finite becomes null: JSON has no word for it.
+        Raises: ResourceError; the file is then as it was.
         """
-        plain = {key: None if isinstance(value, float) and not math.isfinite(value) else value for key, value in row.items()}
+        # A lone surrogate of a sample is written as JSON's own escape for it.
+        line = (json.dumps(plain(row), ensure_ascii=False, allow_nan=False) + "\n").encode("utf-8", errors="backslashreplace")
         with explain_os_errors(str(self.path)):
-            self._stream.write(json.dumps(plain, ensure_ascii=False, allow_nan=False) + "\n")
-            self._stream.flush()
+            begin = self._stream.seek(0, os.SEEK_END)
+            try:
+                while line:
+                    line = line[self._stream.write(line) :]
+            except OSError:
+                with contextlib.suppress(OSError):
+                    self._stream.truncate(begin)
+                raise
 
     def close(self) -> None:
         """Close the file."""
         self._stream.close()
+
+
+def plain(row: dict[str, Any]) -> dict[str, Any]:
+    """Return a row as it is written: a figure that is not finite becomes None, because JSON has no word for it."""
+    return {key: None if isinstance(value, float) and not math.isfinite(value) else value for key, value in row.items()}
 
 
 def read_rows(run: Path) -> list[dict[str, Any]]:
@@ -48,7 +65,7 @@ def read_rows(run: Path) -> list[dict[str, Any]]:
     return rows
 
 
-def _repair(run: Path, resume_step: int) -> None:
+def _repair(run: Path, resume_step: int, evaluated_step: int) -> None:
     path = run / METRICS
     if not path.exists():
         return
@@ -57,7 +74,8 @@ def _repair(run: Path, resume_step: int) -> None:
     moved: list[str] = []
     for line in filter(None, lines):
         row = _parse(line)
-        (kept if row is not None and row["step"] <= resume_step else moved).append(line)
+        last = evaluated_step if row is not None and ("val_loss" in row or "sample" in row) else resume_step
+        (kept if row is not None and row["step"] <= last else moved).append(line)
     if moved or lines[-1]:
         with (run / SUPERSEDED).open("a", encoding="utf-8") as stream:
             stream.writelines(line + "\n" for line in moved)

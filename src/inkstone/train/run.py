@@ -1,45 +1,56 @@
-"""A run is a folder: opening it, refusing what does not fit, training in it, and closing it with its figures."""
+"""A run from its settings to its figures: refusing what does not fit before anything is touched, training, and closing."""
 
-import contextlib
-import json
-import os
-import platform
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import filelock
 import torch
+from torch import Tensor
 
 from inkstone import machine
 from inkstone.assemble import build_model, choose_device, choose_precision
-from inkstone.base.errors import CheckpointError, ConfigError, ResourceError
-from inkstone.base.files import explain_os_errors, remove_folder, write_atomic, write_json
+from inkstone.base.errors import CheckpointError, Interrupted
+from inkstone.base.files import explain_os_errors, write_atomic, write_json
 from inkstone.base.log import say
 from inkstone.base.seeds import derive_seed
 from inkstone.base.settings import resolve, to_toml
 from inkstone.checkpoint.model_folder import load_model
-from inkstone.data.shards import load_manifest, open_split
+from inkstone.checkpoint.store import require_space
+from inkstone.data.shards import TokenSplit, load_manifest, open_split
 from inkstone.nn import cost
-from inkstone.nn.transformer import Transformer
 from inkstone.text.tokenizer import Tokenizer
 from inkstone.train.batch_size import find_batch_size
-from inkstone.train.config import FREE_TO_CHANGE, PretrainSettings
+from inkstone.train.config import PretrainSettings
 from inkstone.train.fit import require_fit
-from inkstone.train.loop import Hooks, Trainer
+from inkstone.train.folder import (
+    CONFIG,
+    SUMMARY,
+    check_resume,
+    clear,
+    finished_figures,
+    locked,
+    refuse_quickstart,
+    require_clearable,
+    require_no_file,
+)
+from inkstone.train.loop import Hooks, Trainer, make_loader
 from inkstone.train.stopping import StopRequest
 
-CONFIG, SUMMARY, LOCK = "config.toml", "summary.json", ".lock"
+_BYTES_A_PARAM = 4 * 4  # of a checkpoint: weights, average, and two optimizer states in float32
 
 
 @dataclass(frozen=True)
-class Prepared:
-    """What a run needs before its first step."""
+class Checked:
+    """A run that nothing speaks against: its effective settings, and what it starts from.
+
+    `done` holds the figures when it is complete already; the splits are opened only when it is not.
+    """
 
     settings: PretrainSettings
     tokenizer: Tokenizer
-    model: Transformer
+    weights: dict[str, Tensor] | None
+    done: dict[str, Any] | None
+    splits: tuple[TokenSplit, TokenSplit] | None
 
 
 def pretrain(
@@ -53,96 +64,72 @@ def pretrain(
 ) -> dict[str, Any]:
     """Train a model on a prepared data folder and return the run's figures; the same call goes on after an interruption.
 
-    `init` is a run or model folder whose weights to start from (its architecture then replaces settings.model).
+    `init` is a run or model folder whose weights to start from (its architecture then replaces settings.model). With `overwrite` the
+    old run is removed when everything that can be refused was checked.
 
     Raises: ConfigError, DataError, CheckpointError, ResourceError; Interrupted after a signal, when everything is saved.
     """
-    stop = StopRequest()
+    stop = StopRequest("the same command without --overwrite" if overwrite else "the same command")
     with stop.listening(), locked(out):
-        if overwrite:
-            _clear(out)
-        prepared = _prepare(settings, data, out, init)
-        settings = prepared.settings
-        done = _finished(out, settings)
-        if done is not None:
+        checked = _check(settings, data, out, overwrite=overwrite, init=init)
+        if checked.done is not None:
             say(f"{out} is already complete; --overwrite starts anew, a larger limit goes on")
-            return done
-        train, val = (open_split(data, split, tokenizer_fingerprint=prepared.tokenizer.fingerprint) for split in ("train", "val"))
-        _check_resume(out, settings)
-        trainer = Trainer(
-            settings, out, model=prepared.model, tokenizer=prepared.tokenizer, train=train, val=val, hooks=hooks or Hooks()
-        )
-        trainer.store.require_space(4 * 4 * cost.num_params(settings.model))
+            return checked.done
+        trainer = _build(checked, out, hooks or Hooks())
+        if overwrite:
+            if stop.name:
+                raise Interrupted(f"{stop.name}: {out} is left as it is")
+            clear(out)
         checkpoint = trainer.store.latest()
         if checkpoint is not None:
             trainer.resume(checkpoint)
             say(f"going on from step {checkpoint.step}")
-        _write_facts(out, settings, data)
+        _write_facts(out, trainer.settings, data)
         torch.manual_seed(derive_seed(settings.train.seed, "dropout")) if checkpoint is None else None
         reason = trainer.fit(stop)
         return _close(out, trainer, reason)
 
 
-@contextlib.contextmanager
-def locked(out: Path) -> Iterator[None]:
-    """Hold the run folder for this process.
-
-    Raises: ConfigError when another process has it, or `out` is a file; ResourceError when it cannot be written.
-    """
-    try:
-        if out.exists() and not out.is_dir():
-            raise ConfigError(f"--out {out} is a file; a run is a folder")
-        out.mkdir(parents=True, exist_ok=True)
-        lock = filelock.FileLock(out / LOCK)
-        lock.acquire(timeout=0)
-    except filelock.Timeout:
-        owner = (out / f"{LOCK}.owner").read_text() if (out / f"{LOCK}.owner").exists() else "unknown"
-        raise ConfigError(f"{out} is in use by process {owner} — wait for it, or choose another --out") from None
-    except (OSError, ValueError) as error:
-        raise ResourceError(f"cannot use {str(out)!r} as a run folder: {getattr(error, 'strerror', None) or error}") from error
-    try:
-        with explain_os_errors(str(out)):
-            (out / f"{LOCK}.owner").write_text(f"{os.getpid()} on {platform.node()}")
-        yield
-    finally:
-        lock.release()
+def check(
+    settings: PretrainSettings, *, data: Path, out: Path, overwrite: bool = False, init: Path | None = None
+) -> PretrainSettings:
+    """Return the effective settings of a run after refusing all that `pretrain` would refuse before it builds; nothing is written."""
+    with explain_os_errors(str(out)):  # a name that is too long
+        require_no_file(out)
+    checked = _check(settings, data, out, overwrite=overwrite, init=init)
+    if checked.splits is not None:
+        make_loader(checked.settings, checked.splits[0])
+    return checked.settings
 
 
-def _prepare(settings: PretrainSettings, data: Path, out: Path, init: Path | None) -> Prepared:
-    """Return the effective settings, the tokenizer and the model; everything that can be refused is refused here."""
+def _check(settings: PretrainSettings, data: Path, out: Path, *, overwrite: bool, init: Path | None) -> Checked:
+    """Refuse what cannot be trained, from what costs least to the reading of all data; decide what the settings leave open."""
+    require_no_file(out)
+    require_clearable(out) if overwrite else refuse_quickstart(out, "--out")
     load_manifest(data)
     tokenizer = Tokenizer.load(data)
-    settings = _choose(settings, out)
+    settings = _choose(settings, None if overwrite or not (out / CONFIG).exists() else out)
     torch.set_num_threads(settings.train.threads)
-    device, precision = choose_device(settings.train.device), settings.train.precision
+    machine.keep_freed_memory()
     weights = None
     if init is not None:
-        source, source_tokenizer = load_model(init)
-        if source_tokenizer.fingerprint != tokenizer.fingerprint:
-            raise CheckpointError(
-                f"{init} was trained with another tokenizer than {data} — prepare the data with --tokenizer {init}"
-            )
-        weights = source.state_dict()
-        kept = {"dropout": settings.model.dropout, "attention_dropout": settings.model.attention_dropout}
-        settings = settings.model_copy(update={"model": source.config.model_copy(update=kept)})
+        settings, weights = _start_from(init, settings, tokenizer, data)
     settings = _with_vocabulary(settings, tokenizer)
-    _check_memory(settings, precision, device)
-    model = build_model(
-        settings.model, seed=derive_seed(settings.train.seed, "init"), weights=weights, device=device, precision=precision
-    )  # fmt: skip
-    if settings.train.compile:
-        model.compile()
-    if settings.train.batch_size == 0:
-        batch_size = find_batch_size(model, settings)
-        settings = settings.model_copy(update={"train": settings.train.model_copy(update={"batch_size": batch_size})})
-        say(f"batch size {batch_size}: the largest that fits and still pays")
-    return Prepared(settings, tokenizer, model)
+    done = None if overwrite else finished_figures(out, settings)
+    if done is not None:
+        return Checked(settings, tokenizer, weights, done, None)
+    _check_memory(settings)
+    train, val = (open_split(data, split, tokenizer_fingerprint=tokenizer.fingerprint) for split in ("train", "val"))
+    if not overwrite:
+        check_resume(out, settings)
+    require_space(out, _BYTES_A_PARAM * cost.num_params(settings.model))
+    return Checked(settings, tokenizer, weights, None, (train, val))
 
 
-def _choose(settings: PretrainSettings, out: Path) -> PretrainSettings:
+def _choose(settings: PretrainSettings, begun_in: Path | None) -> PretrainSettings:
     """Return the settings with what was left open decided: as the run did when it began, else by what is fast here."""
     train = settings.train
-    begun = resolve(PretrainSettings, recipe=out / CONFIG).train if (out / CONFIG).exists() else None
+    begun = None if begun_in is None else resolve(PretrainSettings, recipe=begun_in / CONFIG).train
     chosen: dict[str, Any] = {}
     if train.precision == "auto":
         chosen["precision"] = begun.precision if begun else choose_precision("auto", choose_device(train.device))
@@ -152,6 +139,17 @@ def _choose(settings: PretrainSettings, out: Path) -> PretrainSettings:
         chosen["batch_size"] = begun.batch_size
     choose_precision(chosen.get("precision", train.precision), choose_device(train.device))
     return settings.model_copy(update={"train": train.model_copy(update=chosen)})
+
+
+def _start_from(
+    init: Path, settings: PretrainSettings, tokenizer: Tokenizer, data: Path
+) -> tuple[PretrainSettings, dict[str, Tensor]]:
+    """Return the settings with the architecture of the model at `init`, and its weights."""
+    source, source_tokenizer = load_model(init)
+    if source_tokenizer.fingerprint != tokenizer.fingerprint:
+        raise CheckpointError(f"{init} was trained with another tokenizer than {data} — prepare the data with --tokenizer {init}")
+    kept = {"dropout": settings.model.dropout, "attention_dropout": settings.model.attention_dropout}
+    return settings.model_copy(update={"model": source.config.model_copy(update=kept)}), source.state_dict()
 
 
 def _with_vocabulary(settings: PretrainSettings, tokenizer: Tokenizer) -> PretrainSettings:
@@ -164,54 +162,28 @@ def _with_vocabulary(settings: PretrainSettings, tokenizer: Tokenizer) -> Pretra
     return settings.model_copy(update={"model": model})
 
 
-def _check_memory(settings: PretrainSettings, precision: str, device: torch.device) -> None:
-    if device.type == "cpu":
+def _check_memory(settings: PretrainSettings) -> None:
+    if choose_device(settings.train.device).type == "cpu":
         require_fit(
-            settings.model, machine.available_memory(), batch_size=settings.train.batch_size or 1, precision=precision,
+            settings.model, machine.available_memory(), batch_size=settings.train.batch_size or 1, precision=settings.train.precision,
             optimizer=settings.optim.kind, ema=bool(settings.train.ema),
         )  # fmt: skip
 
 
-def _clear(out: Path) -> None:
-    """Remove what a run writes, and only if it is a run."""
-    entries = [path for path in out.iterdir() if not path.name.startswith(LOCK)]
-    if entries and not (out / CONFIG).exists():
-        raise ConfigError(f"--overwrite: {out} is not a run folder (no {CONFIG}); it is left as it is")
-    for path in entries:
-        remove_folder(path) if path.is_dir() else path.unlink()
-
-
-def _finished(out: Path, settings: PretrainSettings) -> dict[str, Any] | None:
-    """Return the figures of a run that is complete under these settings."""
-    if not (out / SUMMARY).exists():
-        return None
-    if not (out / CONFIG).exists() or to_toml(resolve(PretrainSettings, recipe=out / CONFIG)) != to_toml(settings):
-        return None
-    return json.loads((out / SUMMARY).read_text(encoding="utf-8"))
-
-
-def _check_resume(out: Path, settings: PretrainSettings) -> None:
-    """Refuse a folder of another kind, and a resume whose settings would have made another run; all differences at once."""
-    names = [path.name for path in out.iterdir() if not path.name.startswith(LOCK)]
-    if not names:
-        return
-    if CONFIG not in names:
-        raise ConfigError(f"--out {out} is not empty and not a run ({', '.join(sorted(names)[:5])}) — choose another folder")
-    old, new = (_leaves(s.model_dump()) for s in (resolve(PretrainSettings, recipe=out / CONFIG), settings))
-    changed = [
-        f"{key}: was {old[key]}, now {new[key]}" for key in old if old[key] != new[key] and not key.startswith(FREE_TO_CHANGE)
-    ]
-    if changed:
-        raise ConfigError(
-            "\n".join([*changed, f"{out} was begun with other settings — repeat them, or start anew with --overwrite"])
-        )
-
-
-def _leaves(values: dict[str, Any], prefix: str = "") -> dict[str, Any]:
-    flat: dict[str, Any] = {}
-    for key, value in values.items():
-        flat |= _leaves(value, f"{prefix}{key}.") if isinstance(value, dict) else {prefix + key: value}
-    return flat
+def _build(checked: Checked, out: Path, hooks: Hooks) -> Trainer:
+    """Return the trainer of a checked run, after finding its batch size if that was left open."""
+    settings = checked.settings
+    assert checked.splits is not None
+    model = build_model(
+        settings.model, seed=derive_seed(settings.train.seed, "init"), weights=checked.weights,
+        device=choose_device(settings.train.device), precision=settings.train.precision, compile=settings.train.compile,
+    )  # fmt: skip
+    if settings.train.batch_size == 0:
+        batch_size = find_batch_size(model, settings)
+        settings = settings.model_copy(update={"train": settings.train.model_copy(update={"batch_size": batch_size})})
+        say(f"batch size {batch_size}: the largest that fits and still pays")
+    train, val = checked.splits
+    return Trainer(settings, out, model=model, tokenizer=checked.tokenizer, train=train, val=val, hooks=hooks)
 
 
 def _write_facts(out: Path, settings: PretrainSettings, data: Path) -> None:
@@ -234,8 +206,9 @@ def _close(out: Path, trainer: Trainer, reason: str) -> dict[str, Any]:
         "tokens_per_second": spent.tokens / spent.seconds if spent.seconds else 0.0,
         "train_loss": trainer.last_loss, "val_loss": val["val_loss"],
         "val_perplexity": val["val_perplexity"], "val_accuracy": val["val_accuracy"], "val_bits_per_byte": val["val_bits_per_byte"],
-        "num_params": sum(p.numel() for p in trainer.model.parameters()), "skipped_steps": len(trainer.skipped_steps), "stopped_by": reason,
+        "num_params": sum(p.numel() for p in trainer.model.parameters()), "skipped_steps": trainer.num_skipped, "stopped_by": reason,
         "best_step": trainer.best.step,
     }  # fmt: skip
-    write_json(out / SUMMARY, figures)
+    with explain_os_errors(str(out)):
+        write_json(out / SUMMARY, figures)
     return figures

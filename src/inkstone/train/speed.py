@@ -43,14 +43,21 @@ def measurable_rows(config: ModelConfig, predicted: Speed, *, batch_size: int, s
 
 
 def measure_speed(
-    config: ModelConfig, optim: OptimSettings, *, batch_size: int, precision: str, seconds: float, seed: int = 0
+    config: ModelConfig,
+    optim: OptimSettings,
+    *,
+    batch_size: int,
+    precision: str,
+    seconds: float,
+    seed: int = 0,
+    device: str = "cpu",
 ) -> Speed:
     """Return the median speed (and quartiles) of whole training steps on random tokens, made for about `seconds` in all.
 
     Steps of one row say first how many rows, up to `batch_size`, let enough steps fit into the time on a machine as busy as it is now.
     """
     deadline = time.perf_counter() + seconds
-    step = _training_step(config, optim, precision=precision, seed=seed)
+    step = _training_step(config, optim, precision=precision, seed=seed, device=device)
     for _ in range(WARMUP_STEPS):
         row_seconds = step(1)
     left = max(0.0, deadline - time.perf_counter())
@@ -64,18 +71,17 @@ def measure_speed(
     return Speed(tokens_per_second=statistics.median(speeds), steps=len(speeds), low=low, high=high)
 
 
-def _training_step(config: ModelConfig, optim: OptimSettings, *, precision: str, seed: int) -> Callable[[int], float]:
+def _training_step(config: ModelConfig, optim: OptimSettings, *, precision: str, seed: int, device: str) -> Callable[[int], float]:
     """Return a function that trains a fresh model on so many random rows and returns the seconds that took."""
     import torch
 
+    from inkstone.assemble import build_model
     from inkstone.data.loader import Batch
-    from inkstone.nn.transformer import Transformer
     from inkstone.optim.optimizers import OptimizerSet
     from inkstone.train.objectives import OBJECTIVES
     from inkstone.train.step import TrainStep
 
-    dtype = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}[precision]
-    model = Transformer(config, seed=seed, compute_dtype=dtype)
+    model = build_model(config, seed=seed, device=device, precision=precision)
     train = TrainStep(model, OptimizerSet(model, optim), OBJECTIVES["lm"], clip_norm=1.0, clip_value=0.0)
     generator = torch.Generator().manual_seed(seed)
 

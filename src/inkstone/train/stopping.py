@@ -11,10 +11,10 @@ from inkstone.train.config import EarlyStopSettings
 
 
 class StopRequest:
-    """Set by SIGTERM and the first SIGINT; the second SIGINT ends the process at once."""
+    """Set by SIGTERM and the first SIGINT; the second SIGINT ends the process at once. `go_on` names the command that goes on."""
 
-    def __init__(self) -> None:
-        self.name = ""
+    def __init__(self, go_on: str = "the same command") -> None:
+        self.name, self.go_on = "", go_on
         self._may_interrupt = False
 
     @contextlib.contextmanager
@@ -46,7 +46,7 @@ class StopRequest:
         if again and number == signal.SIGINT:
             raise SystemExit(130)
         if not again:
-            say(f"{self.name}: saving after this step; the same command goes on later (Ctrl-C again: stop at once)")
+            say(f"{self.name}: saving after this step; {self.go_on} goes on later (Ctrl-C again: stop at once)")
         if self._may_interrupt:
             raise KeyboardInterrupt
 
