@@ -147,7 +147,7 @@ def _generation_config(path: Path) -> dict[str, Any]:
 
 def _recommended(generation: dict[str, Any]) -> dict[str, Any]:
     """Return the sampling defaults of a generation_config.json under our names; one that makes no sense is left out with a warning."""
-    found = {}
+    found: dict[str, Any] = {}
     for name, value in generation.items():
         ours = _HUGGING_FACE_NAMES.get(name, name)
         if ours not in _RECOMMENDABLE or value is None:
