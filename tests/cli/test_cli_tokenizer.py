@@ -75,6 +75,11 @@ def test_bad_flags_are_one_clear_line(flags, code, words, folder, capsys, monkey
     assert words in captured.err and "Traceback" not in captured.err and not (folder / "tok").exists()
 
 
+def test_an_impossible_vocabulary_is_refused_before_anything_is_read(folder, capsys):
+    assert run(["tokenizer", "train", str(folder / "absent.txt"), "--out", str(folder / "tok"), "--vocab-size", "263"]) == 2
+    assert "it must be from 264" in capsys.readouterr().err
+
+
 def test_an_empty_input_is_a_data_error(folder, capsys):
     (folder / "en.txt").write_text("")
     (folder / "zh.txt").write_text("")

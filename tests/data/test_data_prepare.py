@@ -2,6 +2,7 @@
 
 import itertools
 import json
+import re
 import signal
 import subprocess
 import sys
@@ -11,11 +12,12 @@ import numpy as np
 import pytest
 
 from inkstone.base.errors import CheckpointError, ConfigError, DataError, ResourceError
+from inkstone.cli.main import run
 from inkstone.data.config import PrepareSettings
 from inkstone.data.encode import encode_documents
 from inkstone.data.prepare import prepare
 from inkstone.data.shards import load_manifest, open_split
-from inkstone.text.tokenizer import Tokenizer
+from inkstone.text.tokenizer import Tokenizer, build_char
 
 ENGLISH = ["the cat sat on the mat", "a dog ran over the hill", "birds sing in the morning", "rain fell on the old town"]
 CHINESE = ["春天来了，花开了。", "小猫坐在门口看雨。", "他每天早上去河边散步。", "图书馆里有很多书。"]
@@ -175,6 +177,44 @@ def test_killed_in_the_middle_leaves_no_output_and_a_rerun_starts_clean(corpus, 
     prepare([corpus[0]], tmp_path / "again", settings=PrepareSettings(vocab_size=300))
     assert tree(tmp_path / "out") == tree(tmp_path / "again")
     assert sorted(p.name for p in tmp_path.iterdir()) == ["again", "in.jsonl", "out"]
+
+
+def test_characters_that_a_given_tokenizer_lacks_are_counted_in_a_warning(tmp_path, capsys):
+    (tmp_path / "in.txt").write_text("abcabc\n" * 60)
+    (tmp_path / "val.txt").write_text("xayxb\n" * 4)
+    folder = tmp_path / "tokenizer"
+    folder.mkdir()
+    build_char(["abc\n"]).save(folder)
+    settings = PrepareSettings(tokenizer=str(folder))
+    prepare([tmp_path / "in.txt"], tmp_path / "out", val_inputs=[tmp_path / "val.txt"], settings=settings)
+    err = capsys.readouterr().err
+    assert "12 of 25 val tokens stand for characters that the tokenizer does not know (the first at token 0)" in err
+    assert "train tokens stand for" not in err
+    prepare([tmp_path / "in.txt"], tmp_path / "own", settings=PrepareSettings(tokenizer="char"))
+    assert "does not know" not in capsys.readouterr().err
+
+
+def test_a_validation_part_far_from_what_was_asked_is_said(tmp_path, capsys):
+    (tmp_path / "in.txt").write_text("\f".join(["a" * 300, "b" * 400]))
+    settings = PrepareSettings(vocab_size=264, split="document", val_fraction=0.1)
+    prepare([tmp_path / "in.txt"], tmp_path / "out", settings=settings)
+    assert re.search(r"validation has (43|57) % of the text, not 10 %: --split document", capsys.readouterr().err)
+    (tmp_path / "lines.txt").write_text("a line of text\n" * 100)
+    prepare([tmp_path / "lines.txt"], tmp_path / "lines", settings=PrepareSettings(vocab_size=264, val_fraction=0.1))
+    assert "validation has" not in capsys.readouterr().err
+
+
+def test_validation_inputs_without_text_are_refused(corpus, tmp_path):
+    (tmp_path / "val.txt").write_text(" \n")
+    with pytest.raises(DataError, match="0 of the --val-input documents have text"):
+        prepare([corpus[0]], tmp_path / "out", val_inputs=[tmp_path / "val.txt"])
+
+
+@pytest.mark.parametrize("argv", [["--vocab-size", "263"], ["--seed", "-1"], ["--seed", str(2**63)]])
+def test_settings_out_of_bounds_are_refused_before_anything_is_read(tmp_path, argv, capsys):
+    assert run(["data", "prepare", str(tmp_path / "absent.txt"), "--out", str(tmp_path / "out"), *argv]) == 2
+    err = capsys.readouterr().err
+    assert argv[0] in err and "absent.txt" not in err and not list(tmp_path.iterdir())
 
 
 def test_encoding_in_batches_equals_encoding_one_by_one(byte_tokenizer):

@@ -16,7 +16,7 @@ from inkstone.evaluate.split_bytes import sampled_bytes, scored_bytes
 from inkstone.evaluate.text_split import write_text_split
 from inkstone.nn.config import ModelConfig
 from inkstone.nn.transformer import Transformer
-from inkstone.text.tokenizer import train_bpe
+from inkstone.text.tokenizer import build_char, train_bpe
 
 torch.set_num_threads(1)
 
@@ -233,3 +233,18 @@ def test_text_without_a_letter_is_a_data_error(tokenizer, tmp_path):
     (tmp_path / "empty.txt").write_text(" \n")
     with pytest.raises(DataError, match="nothing to evaluate"):
         write_text_split([tmp_path / "empty.txt"], tmp_path, tokenizer)
+
+
+def test_characters_that_the_tokenizer_lacks_are_refused(tmp_path):
+    """Their bytes would count, and the cost of telling them apart would not."""
+    characters = build_char(["abc\n"])
+    shape = {"num_layers": 1, "num_heads": 2, "width": 16, "context": 8, "vocab_size": characters.vocab_size}
+    model = Transformer(ModelConfig(**shape), seed=1).eval()
+    folder = write_prepared(tmp_path / "data", characters, {"val": ["abc"] * 4, "odd": ["abc", "a砚台"]})
+    assert evaluate_language(model, characters, open_split(folder, "val"))["tokens"] > 0
+    with pytest.raises(DataError, match=r"split 'odd' has 2 characters that the tokenizer does not know \(the first at token 5\)"):
+        evaluate_language(model, characters, open_split(folder, "odd"))
+    (tmp_path / "in.txt").write_text("abc砚b台")
+    (tmp_path / "text").mkdir()
+    with pytest.raises(DataError, match=r"in\.txt: the tokenizer does not know '砚' \(U\+781A\), and 2 characters in all"):
+        write_text_split([tmp_path / "in.txt"], tmp_path / "text", characters)

@@ -9,7 +9,7 @@ from inkstone.base.errors import RequestError
 from inkstone.infer.score import score_text
 from inkstone.nn.config import ModelConfig
 from inkstone.nn.transformer import Transformer
-from inkstone.text.tokenizer import train_bpe
+from inkstone.text.tokenizer import build_char, train_bpe
 
 torch.set_num_threads(1)
 
@@ -57,3 +57,13 @@ def test_beyond_the_context_each_token_is_scored_once_with_half_a_context_before
 def test_a_text_of_fewer_than_two_tokens_has_no_score(pair, text):
     with pytest.raises(RequestError, match="at least two tokens"):
         score_text(*pair, text)
+
+
+def test_characters_that_the_tokenizer_lacks_are_refused_with_the_first_and_their_number():
+    tokenizer = build_char(["abc"])
+    model = Transformer(
+        ModelConfig(num_layers=1, num_heads=2, width=16, context=16, vocab_size=tokenizer.vocab_size), seed=2
+    ).eval()
+    assert score_text(model, tokenizer, "abc").tokens == 2
+    with pytest.raises(RequestError, match=r"found '砚' and in all 3 that it has not"):
+        score_text(model, tokenizer, "ab砚台c砚")

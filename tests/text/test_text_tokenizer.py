@@ -129,6 +129,13 @@ def test_impossible_vocabulary_sizes_are_config_errors(size):
         train_bpe(TEXTS, size)
 
 
+def test_the_first_unknown_character_is_found_where_there_can_be_one():
+    known = build_char(["ab月"])
+    assert (known.first_unknown("a月x台x"), known.first_unknown("ba月"), known.first_unknown("")) == ("x", None, None)
+    assert known.unknown_id == known.special["<|unk|>"]
+    assert train_bpe(TEXTS, MIN_VOCAB_SIZE).unknown_id is None and train_bpe(TEXTS, MIN_VOCAB_SIZE).first_unknown("台") is None
+
+
 def test_the_smallest_vocabulary_is_bytes_alone():
     tokenizer = train_bpe(TEXTS, MIN_VOCAB_SIZE)
     assert len(tokenizer.encode("月a")) == 4 and tokenizer.decode(tokenizer.encode("月a")) == "月a"

@@ -68,6 +68,7 @@ def test_every_known_pattern_loads_and_is_lossless(name, tmp_path):
     assert tokenizer.pre_tokenizer == name
     text = "'LL don't 12345 月亮\u200b\ufeff\ue000!!\r\n\r\n  \tx  क्षि 👩‍👧"
     assert tokenizer.decode(tokenizer.encode(text)) == text
+    assert tokenizer.decode(tokenizer.encode("e\u0301")) == "é"  # the one exception: NFC composes characters
 
 
 @pytest.mark.parametrize(

@@ -81,8 +81,10 @@ def train(inputs: list[str], *, kind: str, vocab_size: int | None, sample_bytes:
     """
     from inkstone.data.sources import read_documents
     from inkstone.text.sample import sample_texts
-    from inkstone.text.tokenizer import build_char, train_bpe
+    from inkstone.text.tokenizer import build_char, check_vocab_size, train_bpe
 
+    vocab_size = DEFAULT_VOCAB_SIZE if vocab_size is None else vocab_size
+    check_vocab_size(vocab_size)
     read = {"documents": 0, "bytes": 0}
 
     def texts() -> Iterator[str]:
@@ -97,7 +99,7 @@ def train(inputs: list[str], *, kind: str, vocab_size: int | None, sample_bytes:
     used = sum(len(text.encode("utf-8", "surrogatepass")) for text in sample)
     if used < read["bytes"]:
         say(f"training on an even sample of {format_count(used)} of {format_count(read['bytes'])} bytes")
-    return train_bpe(sample, DEFAULT_VOCAB_SIZE if vocab_size is None else vocab_size), {**read, "sample_bytes": used}
+    return train_bpe(sample, vocab_size), {**read, "sample_bytes": used}
 
 
 def _write(tokenizer: "Tokenizer", target: Path, *, is_file: bool) -> None:

@@ -6,6 +6,7 @@ import pydantic
 
 from inkstone.base.quantity import parse_count
 from inkstone.base.settings import Settings, setting
+from inkstone.text.special import MIN_VOCAB_SIZE
 
 Format = Literal["auto", "text", "jsonl", "json", "csv", "tsv", "parquet"]
 Split = Literal["auto", "document", "ends", "tail"]
@@ -15,14 +16,14 @@ class PrepareSettings(Settings):
     """How inputs are read, cleaned, split and tokenized."""
 
     vocab_size: int = setting(
-        4096, "ids of the tokenizer that is trained (scaled down for small corpora unless given)", ge=1, le=1_000_000
+        4096, "ids of the tokenizer that is trained (scaled down for small corpora unless given)", ge=MIN_VOCAB_SIZE, le=1_000_000
     )
     tokenizer: str | None = setting(None, "'char', or a tokenizer.json, run or model folder; default: train byte-level BPE")
     val_fraction: float = setting(0.05, "share of the text that becomes the validation split", gt=0, le=0.5)
     split: Split = setting(
         "auto", "document: whole documents; ends: the end of each; tail: the exact last characters; auto: by their number"
     )
-    seed: int = setting(0, "root of every random choice")
+    seed: int = setting(0, "root of every random choice", ge=0, lt=2**63)
     format: Format = setting("auto", "how to read the inputs; auto: by content, then by file name")
     text_field: str | None = setting(
         None, "field or column with the text (default: text, messages, prompt/completion, instruction/output)"

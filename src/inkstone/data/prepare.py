@@ -1,14 +1,15 @@
 """Inputs to a prepared folder: read, clean, dedup, split, tokenize, write shards; published by one rename at the end.
 
-Every document passes through a temporary file in a hidden folder beside the output (so inputs are read once, stdin included) and
-memory does not grow with the corpus but for 20 bytes a document. Killed at any moment, nothing stands under the final name; the
+Every document passes through a temporary file in a hidden folder beside the output, so inputs are read once, stdin included. Memory
+holds one document, one batch for the tokenizer and its training sample, and of the corpus about 100 bytes a document (its hash and its
+length; most of it while copies are searched for). Killed at any moment, nothing stands under the final name; the
 leftovers are removed by the next run. The same inputs and settings give byte-identical folders.
 """
 
 import resource
 import sys
 import time
-from collections import Counter
+from collections import Counter, deque
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -18,7 +19,7 @@ import numpy as np
 
 from inkstone.base.errors import DataError
 from inkstone.base.files import explain_os_errors, write_atomic, write_json
-from inkstone.base.log import progress, say
+from inkstone.base.log import progress, say, warn
 from inkstone.base.quantity import format_bytes, format_count
 from inkstone.data.card import render_card
 from inkstone.data.clean import clean_document
@@ -28,10 +29,11 @@ from inkstone.data.encode import encode_documents
 from inkstone.data.fitting import fit_tokenizer
 from inkstone.data.paths import show_path
 from inkstone.data.scripts import script_of
-from inkstone.data.shards import MANIFEST, ShardWriter, add_document, manifest_of
+from inkstone.data.shards import MANIFEST, ShardWriter, TokenSplit, add_document, manifest_of
 from inkstone.data.sources import SAMPLES_KEPT, ReadReport, read_documents
 from inkstone.data.splitting import SplitPlan, plan_split, read_split
 from inkstone.data.spool import Content, Spool, text_of
+from inkstone.data.unknown import count_unknown
 from inkstone.data.workspace import TemporaryFolder, check_out, publish
 
 if TYPE_CHECKING:
@@ -48,6 +50,7 @@ class _Counts:
     cleaned: Counter[str] = field(default_factory=Counter)
     scripts: dict[str, Counter[str]] = field(default_factory=dict)
     num_bytes: int = 0
+    has_val_inputs: bool = False
     num_val: int = 0
     overlap: int = 0
 
@@ -74,8 +77,10 @@ def prepare(
             plan = _plan(spool, counts, settings)
             tokenizer = tokenizer or fit_tokenizer(spool, plan, counts.num_bytes, settings)
             entries = _write_shards(folder, spool, plan, tokenizer, settings)
+        _warn_of_share(entries, plan, settings)
         (folder / "documents.spool").unlink()
         manifest = _manifest(tokenizer, entries, plan, counts, settings, kind="chat" if spool.num_chats else "text")
+        _warn_of_unknown(folder, manifest, tokenizer)
         with explain_os_errors(str(out)):
             tokenizer.save(folder)
             write_json(folder / MANIFEST, manifest)
@@ -87,7 +92,7 @@ def prepare(
 def _read_all(
     inputs: Sequence[str | Path], val_inputs: Sequence[str | Path], spool: Spool, settings: PrepareSettings, out: Path
 ) -> _Counts:
-    counts = _Counts()
+    counts = _Counts(has_val_inputs=bool(val_inputs))
     with progress("reading", _input_bytes([*val_inputs, *inputs])) as shown:
         for group in (val_inputs, inputs):
             for document in read_documents(group, settings, report=counts.report, exclude=out) if group else ():
@@ -123,6 +128,8 @@ def _plan(spool: Spool, counts: _Counts, settings: PrepareSettings) -> SplitPlan
         kept &= (first >= counts.num_val) | (number < counts.num_val)
         _check_overlap(counts, settings)
     _report_duplicates(spool, kept, counts)
+    if counts.has_val_inputs and not counts.num_val:
+        raise DataError("0 of the --val-input documents have text — give others, or leave --val-input out")
     if not counts.num_val:
         return plan_split(
             chars, kept, table, mode=settings.split, val_fraction=settings.val_fraction, seed=settings.seed,
@@ -178,7 +185,7 @@ def _encode_into(writer: ShardWriter, tokenizer: "Tokenizer", contents: Iterator
             add_document(writer, tokenizer, content)
             yield len(text_of(content))
         return
-    sizes: list[tuple[int, int]] = []
+    sizes: deque[tuple[int, int]] = deque()  # of the documents that are read and not yet written
 
     def texts() -> Iterator[str]:
         for content in contents:
@@ -186,9 +193,8 @@ def _encode_into(writer: ShardWriter, tokenizer: "Tokenizer", contents: Iterator
             sizes.append((len(text.encode()), len(text)))
             yield text
 
-    for number, ids in enumerate(encode_documents(tokenizer, texts())):
-        num_bytes, num_chars = sizes[number]
-        sizes[number] = (0, 0)
+    for ids in encode_documents(tokenizer, texts()):
+        num_bytes, num_chars = sizes.popleft()
         writer.add(ids, num_bytes)
         yield num_chars
 
@@ -217,6 +223,26 @@ def _manifest(
         "bytes_per_token": {name: entry["bytes"] / max(1, entry["tokens"]) for name, entry in entries.items()},
         "settings": used,
     }
+
+
+def _warn_of_unknown(folder: Path, manifest: dict[str, Any], tokenizer: "Tokenizer") -> None:
+    for name, entry in manifest["splits"].items():
+        count, first = count_unknown(TokenSplit(folder, name, manifest), tokenizer)
+        if count:
+            warn(
+                f"{count:,} of {entry['tokens']:,} {name} tokens stand for characters that the tokenizer does not know (the first at token "
+                f"{first:,}); they are lost, and the split cannot be evaluated"
+            )
+
+
+def _warn_of_share(entries: dict[str, dict[str, Any]], plan: SplitPlan, settings: PrepareSettings) -> None:
+    """Say so when documents or lines are so long that the validation part is not nearly what was asked for."""
+    val, total = entries["val"]["bytes"], sum(entry["bytes"] for entry in entries.values())
+    asked = settings.val_fraction
+    if plan.mode != "given" and total and not asked / 2 <= val / total <= asked * 2:
+        warn(
+            f"validation has {100 * val / total:.2g} % of the text, not {100 * asked:.2g} %: --split {plan.mode} found no closer cut"
+        )
 
 
 def _figures(manifest: dict[str, Any], out: Path, seconds: float) -> dict[str, Any]:

@@ -4,6 +4,7 @@ import math
 from typing import TYPE_CHECKING, Any
 
 from inkstone.base.errors import ConfigError, DataError
+from inkstone.data.unknown import count_unknown
 from inkstone.evaluate.baselines import MAX_TRAIN_BYTES, NGRAM_NAME, baselines, xz_bits_per_byte
 from inkstone.evaluate.intervals import Interval, bootstrap_ratio
 from inkstone.evaluate.split_bytes import sampled_bytes, scored_bytes
@@ -28,8 +29,15 @@ def evaluate_language(
     before it; `max_tokens` 0 is the whole split.
 
     Units: `loss` nats per token, `bits_per_byte` of UTF-8 text, `tokens` and `bytes` that were scored.
-    Raises: ConfigError for a stride outside 1 … context; DataError for a split with nothing to score, or a loss that is not finite.
+    Raises: ConfigError for a stride outside 1 … context; DataError for a split with nothing to score or with characters that the
+    tokenizer does not know, or a loss that is not finite.
     """
+    num_unknown, first = count_unknown(split, tokenizer)
+    if num_unknown:
+        raise DataError(
+            f"split '{split.name}' has {num_unknown:,} characters that the tokenizer does not know (the first at token {first:,}): its "
+            "figures would be those of another text — prepare it with a tokenizer that has them, or take them out"
+        )
     context = model.config.context
     chosen = choose_stride(stride, context)
     if split.num_tokens < 2:

@@ -25,13 +25,15 @@ NAME = "text"
 def write_text_split(inputs: Sequence[str | Path], folder: Path, tokenizer: "Tokenizer") -> TokenSplit:
     """Write the shards of all inputs into `folder` and return them as one split; of chats only the answers count.
 
-    Raises: ConfigError and DataError as `read_documents`; DataError when no document has text; ResourceError for a full disk.
+    Raises: ConfigError and DataError as `read_documents`; DataError when no document has text, or one has characters that the tokenizer
+    does not know; ResourceError for a full disk.
     """
     report = ReadReport()
     with ShardWriter(folder, NAME, vocab_size=tokenizer.vocab_size, eos_id=tokenizer.eos_id, with_mask=True) as writer:
         for document in read_documents(inputs, report=report):
             clean = clean_document(document, Counter())
             if clean is not None:
+                _refuse_unknown(tokenizer, clean.text, document.source)
                 _add(writer, tokenizer, clean)
         entry = writer.close()
     if not entry["documents"]:
@@ -39,6 +41,16 @@ def write_text_split(inputs: Sequence[str | Path], folder: Path, tokenizer: "Tok
     for reason, count in report.dropped.items():
         warn(f"{count:,} left out: {reason} ({report.samples[reason][0]})")
     return TokenSplit(folder, NAME, manifest_of(tokenizer, {NAME: entry}, kind="text", seed=0))
+
+
+def _refuse_unknown(tokenizer: "Tokenizer", text: str, source: str) -> None:
+    found = tokenizer.first_unknown(text)
+    if found is not None:
+        count = tokenizer.encode(text).count(tokenizer.unknown_id or 0)
+        raise DataError(
+            f"{show_path(source)}: the tokenizer does not know {found!r} (U+{ord(found):04X}), and {count:,} characters in all; the "
+            "figures would be those of another text — take them out, or evaluate a model that knows them"
+        )
 
 
 def _add(writer: ShardWriter, tokenizer: "Tokenizer", document: Document) -> None:

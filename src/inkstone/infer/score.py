@@ -39,9 +39,15 @@ class Score:
 def score_text(model: "Transformer", tokenizer: "Tokenizer", text: str) -> Score:
     """Return the score of `text`; beyond the context, windows overlap by half, so that each token has at least that much before it.
 
-    Raises: RequestError when the text has fewer than two tokens (the first has nothing that it could be predicted from).
+    Raises: RequestError when the text has fewer than two tokens (the first has nothing that it could be predicted from),
+    or characters that the tokenizer does not have.
     """
     ids = tokenizer.encode(check_text(text, "text"))
+    if tokenizer.unknown_id is not None and tokenizer.unknown_id in ids:
+        raise RequestError(
+            f"text: expected characters that the tokenizer has, found {tokenizer.first_unknown(text)!r} and in all "
+            f"{ids.count(tokenizer.unknown_id):,} that it has not — its figures would be those of another text"
+        )
     if len(ids) < 2:
         raise RequestError(f"text: expected at least two tokens to score, found {len(ids)}")
     device = next(model.parameters()).device

@@ -10,6 +10,7 @@ IM_END = "<|im_end|>"
 UNKNOWN = "<|unk|>"
 # A byte-level tokenizer trained here has them as ids 0..7; <|start|>, <|delimiter|> and <|extract|> are GPT-1's task marks.
 SPECIAL_TOKENS = (END_OF_TEXT, PAD, IM_START, IM_END, "<|start|>", "<|delimiter|>", "<|extract|>", UNKNOWN)
+MIN_VOCAB_SIZE = 256 + len(SPECIAL_TOKENS)  # of a byte-level tokenizer: every byte has an id
 # A character tokenizer has these two after its characters.
 CHARACTER_SPECIAL_TOKENS = (END_OF_TEXT, UNKNOWN)
 

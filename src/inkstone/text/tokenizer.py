@@ -1,4 +1,8 @@
-"""The tokenizer: text to ids and back, without losing a character and without ever making a special id out of text."""
+"""The tokenizer: text to ids and back, without losing a character and without ever making a special id out of text.
+
+Two kinds do lose something, and say so: a character tokenizer has only its own characters (`unknown_id` stands for the others), and
+one that others made may compose characters first (NFC): "e" with a combining accent comes back as "é".
+"""
 
 import functools
 import json
@@ -20,6 +24,7 @@ from inkstone.text.special import (
     EOS_NAMES,
     IM_END,
     IM_START,
+    MIN_VOCAB_SIZE,
     PAD_NAMES,
     SPECIAL_TOKENS,
     UNKNOWN,
@@ -30,7 +35,6 @@ from inkstone.text.tokenizer_file import CONFIG_NAME, FILE_NAME, MAX_VOCAB_SIZE,
 if TYPE_CHECKING:
     import tokenizers
 
-MIN_VOCAB_SIZE = 256 + len(SPECIAL_TOKENS)
 MAX_TOKEN_BYTES = 48  # no token longer than this: else one repeated line becomes a token, and training slows down
 ENCODE_RUN_CHARACTERS = 16_384
 TRAIN_RUN_CHARACTERS = 1_024
@@ -62,6 +66,8 @@ class Tokenizer:
         self._plain_added = {text: entry["id"] for text, entry in added.items() if not entry.get("special")}
         self._vocab: dict[str, int] = {**document["model"]["vocab"], **{text: entry["id"] for text, entry in added.items()}}
         self.vocab_size = max(self._vocab.values(), default=-1) + 1
+        # What a character outside the vocabulary becomes; None where every character has ids of its own.
+        self.unknown_id = self._vocab.get(document["model"].get("unk_token") or "") if self.pre_tokenizer == NONE else None
         self.kind = self._find_kind()
         self.eos_id, self.pad_id = self._find_ends(config, where)
         self._config = dict(config)
@@ -146,6 +152,14 @@ class Tokenizer:
             raise ValueError(f"token id {index} is outside this tokenizer's 0..{self.vocab_size - 1}")
         return self.token_bytes[index]
 
+    def first_unknown(self, text: str) -> str | None:
+        """Return the first character of `text` that is not in the vocabulary, so that decoding would not bring it back."""
+        if self.unknown_id is None:
+            return None
+        characters = list(dict.fromkeys(text))
+        encoded = zip(characters, self.encode_batch(characters), strict=True)
+        return next((character for character, ids in encoded if self.unknown_id in ids), None)
+
     @functools.cached_property
     def token_bytes(self) -> list[bytes]:
         """The UTF-8 bytes of every id; `b""` for special tokens and gaps. Half characters are possible."""
@@ -216,11 +230,7 @@ def train_bpe(texts: Iterable[str], vocab_size: int) -> Tokenizer:
 
     Raises: ConfigError when `vocab_size` is out of range; DataError when the texts are empty or hold a lone surrogate.
     """
-    if not MIN_VOCAB_SIZE <= vocab_size <= MAX_VOCAB_SIZE:
-        raise ConfigError(
-            f"vocab_size is {vocab_size:,}; it must be from {MIN_VOCAB_SIZE} (256 bytes and "
-            f"{len(SPECIAL_TOKENS)} special tokens) to {MAX_VOCAB_SIZE:,}"
-        )
+    check_vocab_size(vocab_size)
     from tokenizers import trainers
 
     library = _library_tokenizer(_empty_document(), "to be trained")
@@ -239,6 +249,15 @@ def train_bpe(texts: Iterable[str], vocab_size: int) -> Tokenizer:
     if made.vocab_size < vocab_size:
         warn(f"the text is too small for a vocabulary of {vocab_size:,}: it gave {made.vocab_size:,} tokens")
     return made
+
+
+def check_vocab_size(vocab_size: int) -> None:
+    """Raises: ConfigError when no byte-level tokenizer can have so few or so many ids."""
+    if not MIN_VOCAB_SIZE <= vocab_size <= MAX_VOCAB_SIZE:
+        raise ConfigError(
+            f"vocab_size is {vocab_size:,}; it must be from {MIN_VOCAB_SIZE} (256 bytes and "
+            f"{len(SPECIAL_TOKENS)} special tokens) to {MAX_VOCAB_SIZE:,}"
+        )
 
 
 def build_char(texts: Iterable[str]) -> Tokenizer:
