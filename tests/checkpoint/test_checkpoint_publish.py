@@ -6,11 +6,12 @@ from pathlib import Path
 
 import pytest
 
+from inkstone.base import folders
 from inkstone.base.errors import CheckpointError, ResourceError
 from inkstone.base.files import MANIFEST_NAME
-from inkstone.checkpoint import publish
+from inkstone.base.folders import sweep
 from inkstone.checkpoint.manifest import verify_folder
-from inkstone.checkpoint.publish import publish_folder, sweep
+from inkstone.checkpoint.publish import publish_folder
 
 POINTS = ("made_tmp", "before_fsync", "before_manifest", "before_rename", "after_rename")
 
@@ -30,7 +31,7 @@ def names(folder):
 @pytest.fixture(params=["exchange", "two renames"])
 def way(request, monkeypatch):
     if request.param == "two renames":
-        monkeypatch.setattr(publish, "_exchange", lambda one, other: False)
+        monkeypatch.setattr(folders, "_exchange", lambda one, other: False)
     return request.param
 
 
@@ -58,7 +59,7 @@ def test_kill_leaves_the_old_or_the_new(tmp_path, way, point):
 
 def test_kill_between_the_two_renames_is_undone(tmp_path, monkeypatch):
     publish_folder(tmp_path / "best", write("old"))
-    monkeypatch.setattr(publish, "_exchange", lambda one, other: False)
+    monkeypatch.setattr(folders, "_exchange", lambda one, other: False)
     child = os.fork()
     if child == 0:
         real, calls = Path.rename, []
@@ -80,7 +81,7 @@ def test_kill_between_the_two_renames_is_undone(tmp_path, monkeypatch):
 
 def test_a_failing_second_rename_puts_the_old_back(tmp_path, monkeypatch):
     publish_folder(tmp_path / "best", write("old"))
-    monkeypatch.setattr(publish, "_exchange", lambda one, other: False)
+    monkeypatch.setattr(folders, "_exchange", lambda one, other: False)
     real, calls = Path.rename, []
 
     def rename(self, target):

@@ -13,9 +13,9 @@ from pathlib import Path
 import pytest
 import torch
 
+from inkstone.base import folders
 from inkstone.base.errors import CheckpointError, ConfigError, DataError, ResourceError
 from inkstone.base.files import MANIFEST_NAME
-from inkstone.checkpoint import publish
 from inkstone.checkpoint.store import CheckpointStore, checkpoint_folders, latest_checkpoint, load_checkpoint
 
 torch.set_num_threads(1)
@@ -455,7 +455,7 @@ def test_a_failed_delete_is_a_warning(tmp_path, monkeypatch, capfd):
     def refuse(path, **rest):
         raise OSError(errno.EBUSY, "busy")
 
-    monkeypatch.setattr(publish.shutil, "rmtree", refuse)
+    monkeypatch.setattr(folders.shutil, "rmtree", refuse)
     for step in (1, 2, 3):
         save(store, step)
     monkeypatch.undo()

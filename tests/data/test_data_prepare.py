@@ -2,6 +2,7 @@
 
 import itertools
 import json
+import os
 import re
 import signal
 import subprocess
@@ -11,12 +12,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from inkstone.base import folders
 from inkstone.base.errors import CheckpointError, ConfigError, DataError, ResourceError
 from inkstone.cli.main import run
 from inkstone.data.config import PrepareSettings
 from inkstone.data.encode import encode_documents
 from inkstone.data.prepare import prepare
 from inkstone.data.shards import load_manifest, open_split
+from inkstone.data.workspace import publish, workspace
 from inkstone.text.tokenizer import Tokenizer, build_char
 
 ENGLISH = ["the cat sat on the mat", "a dog ran over the hill", "birds sing in the morning", "rain fell on the old town"]
@@ -177,6 +180,37 @@ def test_killed_in_the_middle_leaves_no_output_and_a_rerun_starts_clean(corpus, 
     prepare([corpus[0]], tmp_path / "again", settings=PrepareSettings(vocab_size=300))
     assert tree(tmp_path / "out") == tree(tmp_path / "again")
     assert sorted(p.name for p in tmp_path.iterdir()) == ["again", "in.jsonl", "out"]
+
+
+@pytest.mark.parametrize("moment", ["between", "after"])
+def test_killed_while_it_takes_its_place_no_folder_is_lost(corpus, tmp_path, monkeypatch, moment):
+    """Where folders cannot be exchanged in one step, there is a moment without either; the next run puts the old one back."""
+    prepare([corpus[0]], tmp_path / "out", settings=PrepareSettings(vocab_size=300))
+    (tmp_path / ".old-mine").mkdir()
+    (tmp_path / ".trash-other-1-00000000").mkdir()
+    before, present = tree(tmp_path / "out"), {path.name for path in tmp_path.iterdir()}
+    child = os.fork()
+    if child == 0:
+        monkeypatch.setattr(folders, "_exchange", lambda one, other: False)
+        real, calls = Path.rename, []
+
+        def rename(self, target):
+            calls.append(target)
+            if len(calls) == (2 if moment == "between" else 3):
+                os.kill(os.getpid(), signal.SIGKILL)
+            return real(self, target)
+
+        monkeypatch.setattr(Path, "rename", rename)
+        with workspace(tmp_path / "out") as folder:
+            (folder / "manifest.json").write_text("new")
+            publish(folder, tmp_path / "out")
+        os._exit(0)
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == -signal.SIGKILL
+    assert (tmp_path / "out").exists() == (moment == "after")
+    with pytest.raises(ConfigError, match="already exists"):
+        prepare([corpus[0]], tmp_path / "out")
+    assert tree(tmp_path / "out") == (before if moment == "between" else {"manifest.json": b"new"})
+    assert {path.name for path in tmp_path.iterdir()} == present
 
 
 def test_characters_that_a_given_tokenizer_lacks_are_counted_in_a_warning(tmp_path, capsys):

@@ -4,30 +4,14 @@ The order is the promise: every file is on the disk before the manifest names it
 anything old is removed. A process may die between any two steps.
 """
 
-import contextlib
-import ctypes
-import errno
 import os
-import re
-import secrets
-import shutil
-import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 from inkstone.base.files import MANIFEST_NAME, explain_os_errors, fsync_file, fsync_folder
-from inkstone.base.log import warn
+from inkstone.base.folders import OnPoint, ignore_point, swap_in, temporary_folder
 from inkstone.checkpoint.manifest import build_manifest
-
-OnPoint = Callable[[str], None]
-_TEMPORARY = re.compile(r"\.tmp-(.+)-(\d+)-[0-9a-f]{8}", re.ASCII)
-_SWAPPED_OUT = re.compile(r"\.old-(.+)-(\d+)-[0-9a-f]{8}", re.ASCII)
-_AT_FDCWD, _RENAME_EXCHANGE = -100, 2
-
-
-def ignore_point(point: str) -> None:
-    """Do nothing at a point of the protocol; tests pass a function that dies there."""
 
 
 def publish_folder(target: Path, write: Callable[[Path], None], on_point: OnPoint = ignore_point) -> None:
@@ -42,19 +26,6 @@ def publish_folder(target: Path, write: Callable[[Path], None], on_point: OnPoin
         swap_in(temporary, target, on_point)
 
 
-@contextlib.contextmanager
-def temporary_folder(target: Path) -> Iterator[Path]:
-    """Yield a new `.tmp-` folder beside `target`; what is left of it is removed when the block fails."""
-    target.parent.mkdir(parents=True, exist_ok=True)
-    temporary = _beside(target, "tmp")
-    temporary.mkdir()
-    try:
-        yield temporary
-    except BaseException:
-        shutil.rmtree(temporary, ignore_errors=True)
-        raise
-
-
 def seal(folder: Path, facts: dict[str, Any], on_point: OnPoint = ignore_point) -> None:
     """Make the files of `folder` durable, then its manifest, then its entries."""
     on_point("before_fsync")
@@ -67,91 +38,3 @@ def seal(folder: Path, facts: dict[str, Any], on_point: OnPoint = ignore_point) 
         stream.flush()
         os.fsync(stream.fileno())
     fsync_folder(folder)
-
-
-def swap_in(temporary: Path, target: Path, on_point: OnPoint = ignore_point) -> None:
-    """Rename a sealed folder to `target`; a folder that stands there is exchanged in one step where the system can."""
-    on_point("before_rename")
-    swapped_out = None
-    if target.exists() or target.is_symlink():
-        swapped_out = temporary
-        if target.is_symlink() or not _exchange(temporary, target):
-            swapped_out = _beside(target, "old")  # `sweep` puts it back if we die before the next line
-            target.rename(swapped_out)
-            try:
-                temporary.rename(target)
-            except OSError:
-                swapped_out.rename(target)
-                raise
-    else:
-        temporary.rename(target)
-    fsync_folder(target.parent)
-    on_point("after_rename")
-    if swapped_out is not None:
-        discard(swapped_out)
-
-
-def discard(folder: Path, on_point: OnPoint = ignore_point) -> None:
-    """Un-publish a folder by renaming it, then delete it; a failure is a warning."""
-    try:
-        trash = Path(tempfile.mkdtemp(prefix=".trash-", dir=folder.parent))
-        folder.rename(trash / folder.name)
-        fsync_folder(folder.parent)
-        on_point("pruning")
-        shutil.rmtree(trash)
-    except OSError as error:
-        warn(f"could not delete {folder}: {error.strerror or error}")
-
-
-def move_aside(folder: Path) -> None:
-    """Take a damaged folder out of the way under a name that nobody loads; it is never deleted."""
-    aside = folder.parent / f"damaged-{folder.name}-{secrets.token_hex(4)}"
-    folder.rename(aside)
-    warn(f"the damaged {folder.name} was moved to {aside}")
-
-
-def require_writable(folder: Path) -> None:
-    """Raise PermissionError when no file can be made in `folder`."""
-    if not os.access(folder, os.W_OK | os.X_OK):
-        raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(folder))
-
-
-def sweep(folder: Path) -> None:
-    """Remove what dead processes left half-written or half-deleted in `folder`; put back what one of them had swapped out."""
-    if not folder.is_dir():
-        return
-    for path in sorted(folder.iterdir()):
-        temporary, swapped_out = _TEMPORARY.fullmatch(path.name), _SWAPPED_OUT.fullmatch(path.name)
-        try:
-            if swapped_out and not _is_alive(int(swapped_out[2])):
-                missing = not (folder / swapped_out[1]).exists()
-                path.rename(folder / swapped_out[1]) if missing else shutil.rmtree(path)
-            elif path.name.startswith(".trash-") or (temporary and not _is_alive(int(temporary[2]))):
-                shutil.rmtree(path)
-        except OSError as error:
-            warn(f"could not clean up {path}: {error.strerror or error}")
-
-
-def _beside(target: Path, kind: str) -> Path:
-    return target.parent / f".{kind}-{target.name}-{os.getpid()}-{secrets.token_hex(4)}"
-
-
-def _is_alive(pid: int) -> bool:
-    """Say whether another process has this id. Our own id is a dead one's: in a container every start gets the same."""
-    if pid == os.getpid():
-        return False
-    try:
-        os.kill(pid, 0)
-    except ProcessLookupError:
-        return False
-    except (OSError, OverflowError):
-        return True
-    return True
-
-
-def _exchange(one: Path, other: Path) -> bool:
-    """Exchange two folders' names in one step; False where the system or the file system has no such call."""
-    call = getattr(ctypes.CDLL(None, use_errno=True), "renameat2", None)
-    if call is None:
-        return False
-    return bool(call(_AT_FDCWD, os.fsencode(one), _AT_FDCWD, os.fsencode(other), _RENAME_EXCHANGE) == 0)

@@ -14,13 +14,14 @@ from typing import Any
 
 from torch import Tensor
 
+from inkstone.base import folders
 from inkstone.base.errors import CheckpointError, ConfigError, DataError, ResourceError
 from inkstone.base.files import explain_os_errors
+from inkstone.base.folders import OnPoint, ignore_point
 from inkstone.base.log import warn
 from inkstone.base.quantity import format_bytes
-from inkstone.checkpoint import publish
 from inkstone.checkpoint.manifest import is_safe_name, verify_folder
-from inkstone.checkpoint.publish import OnPoint, ignore_point
+from inkstone.checkpoint.publish import seal
 from inkstone.checkpoint.tensors import describe_nonfinite, nonfinite_counts, read_tensors, write_tensors
 
 CHECKPOINTS = "checkpoints"
@@ -61,9 +62,9 @@ class CheckpointStore:
         self._checked: dict[int, tuple[object, bool]] = {}  # step → (sizes and times of the files that were hashed, whether good)
         with explain_os_errors(str(self.folder)):
             self.folder.mkdir(parents=True, exist_ok=True)
-            publish.require_writable(self.folder)
-        publish.sweep(self.run)
-        publish.sweep(self.folder)
+            folders.require_writable(self.folder)
+        folders.sweep(self.run)
+        folders.sweep(self.folder)
 
     def require_space(self, num_bytes: int) -> None:
         """Refuse to start when the disk cannot hold what checkpoints of `num_bytes` will need.
@@ -86,17 +87,17 @@ class CheckpointStore:
         _refuse_nonfinite(step, tensors)
         documents = {STATE_NAME: _encode_state(state), **extra_files}
         with explain_os_errors(f"checkpoint {target}"):
-            with publish.temporary_folder(target) as temporary:
+            with folders.temporary_folder(target) as temporary:
                 self.on_point("made_tmp")
                 for stem, group in tensors.items():
                     write_tensors(temporary / f"{stem}{SUFFIX}", group)
                     self.on_point("tensor_file")
                 for name, content in documents.items():
                     (temporary / name).write_bytes(content)
-                publish.seal(temporary, {"kind": "checkpoint", "step": step, **(manifest or {})}, self.on_point)
+                seal(temporary, {"kind": "checkpoint", "step": step, **(manifest or {})}, self.on_point)
                 if target.exists() and not self._is_good(step):
-                    publish.move_aside(target)
-                publish.swap_in(temporary, target, self.on_point)
+                    folders.move_aside(target)
+                folders.swap_in(temporary, target, self.on_point)
             self._checked[step] = (_stamp(target), True)
             self._prune(step)
         return target
@@ -122,7 +123,7 @@ class CheckpointStore:
             if self._is_good(step):
                 num_good += 1
                 if is_beyond:
-                    publish.discard(folder, self.on_point)
+                    folders.discard(folder, self.on_point)
                     self._checked.pop(step, None)
 
     def _is_good(self, step: int) -> bool:

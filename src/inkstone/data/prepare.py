@@ -34,7 +34,7 @@ from inkstone.data.sources import SAMPLES_KEPT, ReadReport, read_documents
 from inkstone.data.splitting import SplitPlan, plan_split, read_split
 from inkstone.data.spool import Content, Spool, text_of
 from inkstone.data.unknown import count_unknown
-from inkstone.data.workspace import TemporaryFolder, check_out, publish
+from inkstone.data.workspace import check_out, publish, workspace
 
 if TYPE_CHECKING:
     from inkstone.text.tokenizer import Tokenizer
@@ -71,7 +71,7 @@ def prepare(
         from inkstone.text.tokenizer import Tokenizer
 
         tokenizer = Tokenizer.load(str(settings.tokenizer))
-    with TemporaryFolder(out) as folder:
+    with workspace(out) as folder:
         with Spool(folder / "documents.spool") as spool:
             counts = _read_all(inputs, val_inputs, spool, settings, out)
             plan = _plan(spool, counts, settings)

@@ -1,17 +1,24 @@
 """Where a prepared folder is made, and how it gets its name: hidden until it is whole."""
 
-import os
-import shutil
+import contextlib
+from collections.abc import Iterator
 from pathlib import Path
 
 from inkstone.base.errors import ConfigError
 from inkstone.base.files import explain_os_errors, fsync_folder
+from inkstone.base.folders import swap_in, sweep, temporary_folder
 from inkstone.data.paths import show_path
 from inkstone.data.shards import MANIFEST
 
 
 def check_out(out: Path, overwrite: bool) -> None:
-    """Refuse an output that exists, or that is no prepared folder and so must not be replaced. Raises: ConfigError."""
+    """Refuse an output that exists, or that is no prepared folder and so must not be replaced.
+
+    What dead processes left half-made for it is removed first, and an old folder that one of them had swapped out is put back.
+    Raises: ConfigError.
+    """
+    with explain_os_errors(show_path(out)):
+        sweep(out.absolute().parent, only=out.name)  # else a folder that a crash took away would look as if it had never been
     if not out.exists() and not out.is_symlink():
         return
     if not out.is_dir():
@@ -24,43 +31,17 @@ def check_out(out: Path, overwrite: bool) -> None:
         )
 
 
-class TemporaryFolder:
-    """A hidden folder beside `out`, removed in the end; those of dead processes are removed first."""
-
-    def __init__(self, out: Path) -> None:
-        self.parent, self.prefix = out.absolute().parent, f".tmp-{out.name}-"
-        self.folder = self.parent / f"{self.prefix}{os.getpid()}"
-
-    def __enter__(self) -> Path:
-        with explain_os_errors(str(self.folder.parent)):
-            self.parent.mkdir(parents=True, exist_ok=True)
-            for old in self.parent.iterdir():
-                pid = old.name.removeprefix(self.prefix).removesuffix(".old")
-                if old.name.startswith(self.prefix) and pid.isdigit() and (int(pid) == os.getpid() or not _is_alive(int(pid))):
-                    shutil.rmtree(old, ignore_errors=True)
-            self.folder.mkdir()
-        return self.folder
-
-    def __exit__(self, *exception: object) -> None:
-        shutil.rmtree(self.folder, ignore_errors=True)  # needs no space, unlike a rename first
+@contextlib.contextmanager
+def workspace(out: Path) -> Iterator[Path]:
+    """Yield a new hidden folder beside `out`, removed when the block fails. Raises: ResourceError when nothing can be made there."""
+    target = out.absolute()
+    with contextlib.ExitStack() as stack:
+        with explain_os_errors(str(target.parent)):
+            folder = stack.enter_context(temporary_folder(target))
+        yield folder
 
 
 def publish(folder: Path, out: Path) -> None:
-    """Give the finished folder its name, in place of an old one."""
+    """Give the finished folder its name; an old one stands there until then, and comes back after a crash in between."""
     fsync_folder(folder)
-    old = folder.with_name(folder.name + ".old")
-    if out.is_dir() and any(out.iterdir()):
-        out.rename(old)
-    folder.replace(out)
-    fsync_folder(out.absolute().parent)
-    shutil.rmtree(old, ignore_errors=True)
-
-
-def _is_alive(pid: int) -> bool:
-    try:
-        os.kill(pid, 0)
-    except ProcessLookupError:
-        return False
-    except (PermissionError, OverflowError):
-        return True
-    return True
+    swap_in(folder, out.absolute())
