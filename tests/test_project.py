@@ -199,6 +199,8 @@ def test_no_file_names_a_place_on_somebodys_machine():
 def test_ci_takes_its_command_from_the_readme(tmp_path):
     script = ROOT / ".ci/run"
     assert script.stat().st_mode & stat.S_IXUSR
+    linters = re.search(r"^(ruff .*)$", read("CONTRIBUTING.md"), re.MULTILINE)[1].split(" && ")
+    assert re.findall(r'^step "([^$"]*?)"', script.read_text(), re.MULTILINE) == linters
     awk = re.search(r"\$\((awk .*? README\.md)\)", script.read_text())[1]
     found = subprocess.run(["bash", "-c", awk], cwd=ROOT, capture_output=True, text=True, check=True).stdout
     assert found.splitlines() == marked("README.md", "test")
@@ -220,7 +222,7 @@ def test_ci_fails_with_whatever_fails_first(tmp_path, failing):
     (tools / "python3").chmod(0o755)
     environment = {"PATH": f"{tools}:{os.environ['PATH']}", "TMPDIR": str(tmp_path), "HOME": str(tmp_path)}
     done = subprocess.run(["bash", ".ci/run"], cwd=tmp_path, env=environment, capture_output=True, text=True, check=False)
-    order = ["install", "ruff", "mypy", "lint-imports", "install", "pytest"]
+    order = ["install", "ruff", "ruff", "mypy", "lint-imports", "install", "pytest"]
     expected = order if failing is None else order[: order.index(failing) + 1]
     assert re.findall(r"^ran (\S+) CI=true$", done.stdout, re.MULTILINE) == expected
     assert done.returncode == (0 if failing is None else 7)
