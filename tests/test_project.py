@@ -115,7 +115,7 @@ def test_quickstart_does_by_itself_what_the_readme_says(name):
 
     chosen = main._parser("quickstart", quickstart, None).parse_args([])
     assert f"`{chosen.out}/report.html`" in read(name)
-    assert float(chosen.minutes) == 3  # "three minutes", "三分钟"
+    assert float(chosen.minutes) == 3.5  # "three and a half minutes", "三分半钟"
 
 
 def test_a_command_that_would_not_parse_is_found():

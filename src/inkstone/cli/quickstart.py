@@ -24,8 +24,10 @@ WORLD = "builtin:microworld"
 WORLD_BYTES = 4_000_000
 NUM_CONVERSATIONS = 3_000
 PRETRAIN_SHARE = 0.8  # of the minutes; the rest tunes the chat model
-DEFAULT_MINUTES = 3.0
-SMALL_TEXT_BYTES = 6_000_000  # below, a vocabulary of 2,048 and a context of 128
+DEFAULT_MINUTES = 3.5
+DEPTH, CONTEXT = 3, 128  # what learns most in a few minutes of two cores
+STEP_TOKENS = 2048  # many small steps learn more than few large ones
+SMALL_TEXT_BYTES = 6_000_000  # below, a vocabulary of 2,048 and no n-gram table
 REPLY_TOKENS = 80  # of the conversation on the page
 MEASURED = ("loss", "perplexity", "accuracy", "bits_per_byte")
 COPIED = ("config.toml", "metrics.jsonl", "data.json", "machine.json")
@@ -36,8 +38,6 @@ class Scale:
     """The sizes that suit a text."""
 
     vocab_size: int
-    context: int
-    depth: int
     ngram_buckets: int
 
 
@@ -138,7 +138,7 @@ def _prepare_text(items: list[str | Path], note: Note, data: Path) -> Scale:
             f" bytes, {made['vocab_size']:,} in the vocabulary"
         )
     vocab_size = int(load_manifest(data)["vocab_size"])
-    return Scale(vocab_size, 128 if small else 256, 3 if small else 4, 0 if small else 16384)
+    return Scale(vocab_size, 0 if small else 8192)
 
 
 def _train(data: Path, out: Path, scale: Scale, minutes: float) -> dict[str, Any]:
@@ -151,12 +151,20 @@ def _train(data: Path, out: Path, scale: Scale, minutes: float) -> dict[str, Any
     settings = resolve(
         PretrainSettings,
         flags=[
-            ("model.depth", str(scale.depth)), ("model.context", str(scale.context)), ("model.value-residual", "true"),
-            ("model.ngram-buckets", str(scale.ngram_buckets)), ("model.vocab-size", str(scale.vocab_size)), ("train.max-minutes", str(minutes)),
-            ("train.batch-size", str(2048 // scale.context)), ("optim.lr", "0.006"), ("schedule.kind", "linear"),
-            ("eval.max-tokens", "32k"),
+            ("model.depth", str(DEPTH)),
+            ("model.context", str(CONTEXT)),
+            ("model.value-residual", "true"),
+            ("model.ngram-buckets", str(scale.ngram_buckets)),
+            ("model.ngram-max", "4"),
+            ("model.vocab-size", str(scale.vocab_size)),
+            ("train.max-minutes", str(minutes)),
+            ("train.batch-size", str(STEP_TOKENS // CONTEXT)),
+            ("optim.lr", "0.006"),
+            ("schedule.kind", "linear"),
+            ("eval.max-tokens", "16k"),
+            ("eval.sample-tokens", "80"),
         ],
-    )  # fmt: skip
+    )
     say(f"2/5  pretraining: {format_count(num_params(settings.model))} parameters, {format_seconds(60 * minutes)}")
     figures = pretrain(settings, data=data, out=out, hooks=make_hooks(settings, data, out))
     say(f"     {figures['steps']:,} steps, {format_count(figures['tokens'])} tokens, validation loss {figures['val_loss']:.3f}")
@@ -207,7 +215,7 @@ def _tune(parts: Path, scale: Scale, minutes: float) -> None:
     settings = resolve(
         PretrainSettings,
         flags=[
-            ("model.vocab-size", str(scale.vocab_size)), ("train.max-minutes", str(minutes)), ("train.batch-size", str(2048 // scale.context)),
+            ("model.vocab-size", str(scale.vocab_size)), ("train.max-minutes", str(minutes)), ("train.batch-size", str(STEP_TOKENS // CONTEXT)),
             ("train.packing", "fit"), ("train.max-epochs", "6"), ("optim.lr", "0.002"), ("schedule.kind", "linear"), ("eval.max-tokens", "16k"),
             ("eval.sample-tokens", "0"), ("log.tensorboard", "false"),
         ],
