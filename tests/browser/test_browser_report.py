@@ -30,7 +30,7 @@ def address(tmp_path_factory):
     spec = importlib.util.spec_from_file_location("fake_run_folder", path)
     fake = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(fake)
-    from inkstone.report import write_report
+    from inkstone.report.page import write_report
 
     folder = tmp_path_factory.mktemp("browser")
     run = fake.make_run(folder / "quickstart")
