@@ -7,8 +7,7 @@ import pytest
 from fake_run_folder import make_run
 
 from inkstone.base.errors import ConfigError, DataError
-from inkstone.report.page import write_report
-from inkstone.report.page import render
+from inkstone.report.page import render, write_report
 from inkstone.report.run_data import read_run
 
 VOID = {"meta", "input", "br", "link", "line"}
