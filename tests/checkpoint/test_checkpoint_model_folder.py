@@ -65,7 +65,7 @@ def save_checkpoint(run, step, model, tokenizer):
         {"preset": "gpt1"},
         {"preset": "article"},
         {"attention_gate": True, "value_residual": True, "ngram_buckets": 7},
-        {"depth": 1, "num_layers": 1},
+        {"depth": 1, "num_layers": 1, "width": 64, "num_heads": 1},
     ],
     ids=["modern", "gpt", "gpt1", "article", "native", "depth"],
 )
