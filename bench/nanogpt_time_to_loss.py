@@ -67,7 +67,7 @@ def _nanogpt(nanogpt: Path, work: Path) -> tuple[float, float]:
     result = subprocess.run(
         [sys.executable, "-c", EVALUATE, str(work / "nanogpt" / "ckpt.pt")], cwd=nanogpt, check=True, capture_output=True, text=True
     )
-    return seconds, float(result.stdout)
+    return seconds, float(result.stdout.split()[-1])
 
 
 def _inkstone(work: Path, recipe: str) -> dict[str, float]:
