@@ -17,7 +17,7 @@ import tempfile
 from pathlib import Path
 
 SHAPES = {
-    "cpu": {"layers": 4, "heads": 4, "width": 128, "context": 64, "batch": 12, "steps": 150},
+    "cpu": {"layers": 4, "heads": 4, "width": 128, "context": 64, "batch": 12, "steps": 300},
     "wide": {"layers": 6, "heads": 6, "width": 384, "context": 256, "batch": 16, "steps": 8},
 }
 RECIPE = Path(__file__).resolve().parent.parent / "recipes" / "shakespeare-char-cpu.toml"
