@@ -1,0 +1,1 @@
+"""Row 6: the OpenAI-compatible server and its web page."""
