@@ -80,8 +80,8 @@ def _turn(x_BHTE: Tensor, cos_TE: Tensor, sin_TE: Tensor) -> Tensor:
     half = x_BHTE.shape[-1] // 2
     out = torch.empty(x_BHTE.shape, dtype=x_BHTE.dtype, device=x_BHTE.device)
     torch.mul(x_BHTE, cos_TE, out=out)
-    out[..., :half].addcmul_(x_BHTE[..., half:], sin_TE[:, :half])
-    out[..., half:].addcmul_(x_BHTE[..., :half], sin_TE[:, half:])
+    out[..., :half].addcmul_(x_BHTE[..., half:], sin_TE[..., :half])
+    out[..., half:].addcmul_(x_BHTE[..., :half], sin_TE[..., half:])
     return out
 
 

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from inkstone.nn.attention import attend
-from inkstone.nn.cache import KVCache
+from inkstone.nn.cache import KVCache, RowsCache
 from inkstone.nn.config import ModelConfig
 from inkstone.nn.functional import drop, rms_norm, rotate
 
@@ -25,6 +25,14 @@ class Linear(nn.Module):
         """Return (…, num_out) from (…, num_in)."""
         bias = None if self.bias is None else self.bias.to(x.dtype)
         return F.linear(x, self.weight.to(x.dtype), bias)
+
+
+class Embedding(nn.Embedding):
+    """A row for each token, which is also a row of the projection back to the vocabulary where both are tied."""
+
+    def project(self, hidden: Tensor) -> Tensor:
+        """Return (…, V) from (…, D), with the weight cast to the dtype of `hidden`."""
+        return F.linear(hidden, self.weight.to(hidden.dtype))
 
 
 class Norm(nn.Module):
@@ -71,7 +79,7 @@ class Attention(nn.Module):
         rotary: tuple[Tensor, Tensor] | None,
         bias: Tensor | None,
         first_v_BTKE: Tensor | None,
-        cache: KVCache | None,
+        cache: KVCache | RowsCache | None,
     ) -> tuple[Tensor, Tensor]:
         """Return (output_BTD, this layer's own values_BTKE)."""
         batch, time, _ = x_BTD.shape
@@ -86,8 +94,8 @@ class Attention(nn.Module):
         q, k = (x.transpose(1, 2) if rotary is None else rotate(x, *rotary) for x in (q, k))
         v = v.transpose(1, 2)
         if cache is not None:
-            k, v = cache.write(self.layer, k, v)
-            if self.window and time == 1:
+            k, v = (kept.to(x_BTD.dtype) for kept in cache.write(self.layer, k, v))
+            if self.window and time == 1 and bias is None:
                 k, v = k[:, :, -self.window :], v[:, :, -self.window :]
         mixed = attend(q, k, v, bias=bias, window=self.window, dropout=self.weight_dropout if self.training else 0.0)
         mixed = mixed.transpose(1, 2).reshape(batch, time, H * E)
@@ -139,7 +147,7 @@ class Block(nn.Module):
         rotary: tuple[Tensor, Tensor] | None,
         bias: Tensor | None,
         first_v_BTKE: Tensor | None,
-        cache: KVCache | None,
+        cache: KVCache | RowsCache | None,
     ) -> tuple[Tensor, Tensor]:
         """Return (output_BTD, the attention's own values_BTKE)."""
         inner = x_BTD if self.post else self.attn_norm(x_BTD)

@@ -2,14 +2,13 @@
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 from inkstone.nn.attention import document_bias
-from inkstone.nn.cache import KVCache
+from inkstone.nn.cache import KVCache, RowsCache
 from inkstone.nn.config import ModelConfig
 from inkstone.nn.functional import drop, ngram_rows, rotary_table
 from inkstone.nn.init import initialize
-from inkstone.nn.layers import Block, Linear, Norm, sinusoidal_table
+from inkstone.nn.layers import Block, Embedding, Linear, Norm, sinusoidal_table
 
 
 class Transformer(nn.Module):
@@ -23,7 +22,7 @@ class Transformer(nn.Module):
         assert config.vocab_size > 0, "vocab_size comes from the tokenizer"
         self.config = config
         self.compute_dtype = compute_dtype
-        self.embed = nn.Embedding(config.vocab_size, config.width)
+        self.embed = Embedding(config.vocab_size, config.width)
         self.position = nn.Embedding(config.context, config.width) if config.position == "learned" else None
         num_ngrams = (config.ngram_max - 1) * config.ngram_buckets
         self.ngram = nn.EmbeddingBag(num_ngrams, config.width, mode="sum") if num_ngrams else None
@@ -37,29 +36,28 @@ class Transformer(nn.Module):
         """The (V, D) matrix that turns hidden states into logits."""
         return self.embed.weight if self.head is None else self.head.weight
 
-    def forward(self, tokens_BT: Tensor, document_BT: Tensor | None = None, cache: KVCache | None = None) -> Tensor:
+    def forward(self, tokens_BT: Tensor, document_BT: Tensor | None = None, cache: KVCache | RowsCache | None = None) -> Tensor:
         """Return hidden_BTD after the final norm.
 
         `document_BT` numbers the document of each position; attention stays inside one. With a cache the tokens stand at positions
         cache.length … and are appended to it.
         """
-        start = 0 if cache is None else cache.length
-        x = drop(self._embed(tokens_BT, document_BT, start, cache), self.config.dropout, self.training)
-        rotary = self._rotary(start, tokens_BT.shape[1], x)
-        biases = self._document_biases(document_BT, x.dtype)
+        positions = slice(0, tokens_BT.shape[1]) if cache is None else cache.positions(tokens_BT.shape[1])
+        x = drop(self._embed(tokens_BT, document_BT, positions, cache), self.config.dropout, self.training)
+        rotary = self._rotary(positions, x)
+        biases = self._biases(document_BT, cache, x.dtype)
         first_v = None
         for layer, block in enumerate(self.blocks):
             bias = biases.get(self.config.layer_window(layer))
             x, own_v = block(x, rotary=rotary, bias=bias, first_v_BTKE=first_v, cache=cache)
             first_v = own_v if layer == 0 and self.config.value_residual else first_v
         if cache is not None:
-            cache.length += tokens_BT.shape[1]
-            cache.recent_BN = self._history(tokens_BT, cache)[:, tokens_BT.shape[1] :]
+            cache.advance(tokens_BT.shape[1], self._history(tokens_BT, cache)[:, tokens_BT.shape[1] :])
         return x if self.final_norm is None else self.final_norm(x)
 
     def logits(self, hidden: Tensor) -> Tensor:
         """Return float32 logits (…, V) of hidden states (…, D)."""
-        logits = F.linear(hidden, self.head_weight.to(hidden.dtype)).float()
+        logits = (self.embed.project(hidden) if self.head is None else self.head(hidden)).float()
         cap = self.config.logit_softcap
         return cap * torch.tanh(logits / cap) if cap else logits
 
@@ -71,10 +69,12 @@ class Transformer(nn.Module):
             head_width=config.head_width, dtype=dtype or self.compute_dtype, device=self.embed.weight.device,
         )  # fmt: skip
 
-    def _embed(self, tokens_BT: Tensor, document_BT: Tensor | None, start: int, cache: KVCache | None) -> Tensor:
-        num, dtype = tokens_BT.shape[1], self.compute_dtype
-        if self.config.position in ("learned", "sinusoidal"):
-            assert start + num <= self.config.context, f"{start + num} positions, context {self.config.context}"
+    def _embed(
+        self, tokens_BT: Tensor, document_BT: Tensor | None, positions: slice | Tensor, cache: KVCache | RowsCache | None
+    ) -> Tensor:
+        dtype = self.compute_dtype
+        if isinstance(positions, slice) and self.config.position in ("learned", "sinusoidal"):
+            assert positions.stop <= self.config.context, f"{positions.stop} positions, context {self.config.context}"
         x = self.embed(tokens_BT).to(dtype)
         if self.ngram is not None:
             config = self.config
@@ -87,28 +87,36 @@ class Transformer(nn.Module):
             )
             x = x + self.ngram(rows_NG).view_as(x).to(dtype)
         if self.position is not None:
-            x = x + self.position.weight[start : start + num].to(dtype)
+            x = x + self.position.weight[positions].to(dtype)
         elif self.config.position == "sinusoidal":
-            x = x + sinusoidal_table(self.config.context, self.config.width)[start : start + num].to(x)
+            x = x + sinusoidal_table(self.config.context, self.config.width)[positions].to(x)
         return x
 
-    def _history(self, tokens_BT: Tensor, cache: KVCache | None) -> Tensor:
+    def _history(self, tokens_BT: Tensor, cache: KVCache | RowsCache | None) -> Tensor:
         """Return the tokens with the `ngram_max - 1` before them, id 0 standing for what is not there."""
         before = None if cache is None else cache.recent_BN
         if before is None:
             before = tokens_BT.new_zeros(len(tokens_BT), self.config.ngram_max - 1)
         return torch.cat([before, tokens_BT], dim=1)
 
-    def _rotary(self, start: int, num: int, x: Tensor) -> tuple[Tensor, Tensor] | None:
+    def _rotary(self, positions: slice | Tensor, x: Tensor) -> tuple[Tensor, Tensor] | None:
+        """Return cos and sin of shape (T, E), or (B, 1, 1, E) where each row has a position of its own."""
         if self.config.position != "rope":
             return None
-        size = max(self.config.context, start + num)
+        size = max(self.config.context, positions.stop) if isinstance(positions, slice) else self.config.context
         cos, sin = rotary_table(size, self.config.head_width, self.config.rope_base, x.dtype, str(x.device))
-        return cos[start : start + num], sin[start : start + num]
+        if isinstance(positions, slice):
+            return cos[positions], sin[positions]
+        return cos[positions][:, None], sin[positions][:, None]
 
-    def _document_biases(self, document_BT: Tensor | None, dtype: torch.dtype) -> dict[int, Tensor]:
-        """Return one bias for each window that some layer has; none without documents."""
-        if document_BT is None:
+    def _biases(
+        self, document_BT: Tensor | None, cache: KVCache | RowsCache | None, dtype: torch.dtype
+    ) -> dict[int, Tensor | None]:
+        """Return one bias for each window that some layer has; none where plain causal attention will do."""
+        if document_BT is None and cache is None:
             return {}
         windows = {self.config.layer_window(layer) for layer in range(self.config.num_layers)}
+        if document_BT is None:
+            assert cache is not None
+            return {window: cache.bias(window, dtype) for window in windows}
         return {window: document_bias(document_BT, window, self.config.num_heads, dtype) for window in windows}
