@@ -1,7 +1,8 @@
 """Model folders: a trained model with its tokenizer, in Hugging Face's layout where it has a class for the model."""
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -23,8 +24,16 @@ from inkstone.checkpoint.manifest import verify_folder
 from inkstone.checkpoint.matching import require_match, shapes_of
 from inkstone.checkpoint.publish import publish_folder
 from inkstone.checkpoint.store import STATE_NAME, checkpoint_folders, verify_checkpoint
-from inkstone.checkpoint.tensors import describe_nonfinite, nonfinite_counts, write_tensors
-from inkstone.checkpoint.weights import WEIGHTS_NAME, has_manifest, read_json, read_weights, refuse_pickle, weight_files
+from inkstone.checkpoint.tensors import describe_nonfinite, nonfinite_counts
+from inkstone.checkpoint.weights import (
+    WEIGHTS_NAME,
+    has_manifest,
+    read_json,
+    read_weights,
+    refuse_pickle,
+    weight_files,
+    write_weights,
+)
 from inkstone.nn.config import ModelConfig
 from inkstone.nn.transformer import Transformer
 from inkstone.text.special import IM_END
@@ -35,6 +44,16 @@ TOKENIZER_NAMES = ("tokenizer.json", "tokenizer_config.json")
 NATIVE_TYPE = "inkstone"
 
 
+@dataclass(frozen=True)
+class StoredModel:
+    """What a model folder holds: tensors under our names, in the dtypes they are stored in, mostly mapped from the files."""
+
+    folder: Path
+    config: ModelConfig
+    tensors: dict[str, Tensor]
+    tokenizer: Tokenizer
+
+
 def save_model(folder: Path, model: Transformer, tokenizer: Tokenizer, generation: dict[str, Any] | None = None) -> None:
     """Publish a model as a folder that we, and mostly others too, can load; a folder that stands there is replaced at once.
 
@@ -42,7 +61,20 @@ def save_model(folder: Path, model: Transformer, tokenizer: Tokenizer, generatio
 
     Raises: DataError (a weight is NaN or infinite), ConfigError (the tokenizer does not fit), ResourceError (disk).
     """
-    config, state = model.config, _plain_state(model)
+    save_stored(folder, StoredModel(Path(folder), model.config, _plain_state(model), tokenizer), generation)
+
+
+def save_stored(
+    folder: Path, stored: StoredModel, generation: dict[str, Any] | None = None, *, max_shard_bytes: int | None = None,
+    extra_files: Mapping[str, bytes] | None = None,
+) -> None:  # fmt: skip
+    """Publish tensors as `save_model` does a model, each in its own dtype.
+
+    `max_shard_bytes` cuts the weights into several files with an index; None writes one. `extra_files` stand beside (a card, …).
+
+    Raises: as `save_model`.
+    """
+    config, state, tokenizer = stored.config, stored.tensors, stored.tokenizer
     counts = nonfinite_counts(state)
     if counts:
         raise DataError(f"model {folder} not written: NaN or infinite values in {describe_nonfinite(counts)}")
@@ -54,9 +86,10 @@ def save_model(folder: Path, model: Transformer, tokenizer: Tokenizer, generatio
     else:
         config_json, tensors = native_config(config), state
     files = _text_files(config_json, config, tokenizer) | {GENERATION_NAME: _encode(_generation(tokenizer, generation or {}))}
+    files |= extra_files or {}
 
     def write(temporary: Path) -> None:
-        write_tensors(temporary / WEIGHTS_NAME, tensors)
+        write_weights(temporary, tensors, max_shard_bytes)
         for name, content in files.items():
             (temporary / name).write_bytes(content)
 
@@ -71,13 +104,19 @@ def load_model(path: Path, *, device: str = "cpu", dtype: torch.dtype | None = N
 
     Raises: CheckpointError (damaged, foreign or unsupported), ResourceError (memory, disk).
     """
+    stored = read_model(path)
+    return _build(stored.config, stored.tensors, device, dtype), stored.tokenizer
+
+
+def read_model(path: Path) -> StoredModel:
+    """Return what `load_model` would load, as it is stored: for programs that pass the weights on. Raises: as `load_model`."""
     candidates = list(_candidates(Path(path)))
     for folder in candidates[:-1]:
         try:
-            return _load_folder(folder, device, dtype)
+            return _read_folder(folder)
         except CheckpointError as error:
             warn(f"MODEL SKIPPED: {error}\nfalling back from {folder.name} to an older model of this run; the bad one is kept")
-    return _load_folder(candidates[-1], device, dtype)
+    return _read_folder(candidates[-1])
 
 
 def native_config(config: ModelConfig) -> dict[str, Any]:
@@ -109,7 +148,7 @@ def _candidates(path: Path) -> Iterator[Path]:
     yield from folders
 
 
-def _load_folder(folder: Path, device: str, dtype: torch.dtype | None) -> tuple[Transformer, Tokenizer]:
+def _read_folder(folder: Path) -> StoredModel:
     _verify(folder)
     config_json = read_json(folder, CONFIG_NAME)
     refuse_code(config_json, CONFIG_NAME)
@@ -124,7 +163,7 @@ def _load_folder(folder: Path, device: str, dtype: torch.dtype | None) -> tuple[
         require_match(native_shapes(config), shapes_of(tensors), f"this model ({folder})")
     else:
         config, tensors = from_huggingface(config_json, tensors)
-    return _build(config, tensors, device, dtype), tokenizer
+    return StoredModel(folder, config, tensors, tokenizer)
 
 
 def _verify(folder: Path) -> None:

@@ -1,6 +1,7 @@
 """The weights of a model folder: one safetensors file or several with an index, every name confined to the folder."""
 
 import json
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,15 @@ from inkstone.base.log import say
 from inkstone.base.quantity import format_bytes
 from inkstone.checkpoint.manifest import confined, is_safe_name
 from inkstone.checkpoint.matching import require_float_dtypes
-from inkstone.checkpoint.tensors import MAX_TENSORS, describe_nonfinite, nonfinite_counts, read_header, read_tensors
+from inkstone.checkpoint.tensors import (
+    MAX_TENSORS,
+    describe_nonfinite,
+    nonfinite_counts,
+    read_header,
+    read_tensors,
+    tensor_bytes,
+    write_tensors,
+)
 from inkstone.machine import available_memory
 
 WEIGHTS_NAME, INDEX_NAME = "model.safetensors", "model.safetensors.index.json"
@@ -42,6 +51,24 @@ def read_weights(folder: Path) -> dict[str, Tensor]:
     if counts:
         raise CheckpointError(f"the weights in {folder} hold NaN or infinite values: {describe_nonfinite(counts)}")
     return tensors
+
+
+def write_weights(folder: Path, tensors: Mapping[str, Tensor], max_shard_bytes: int | None = None) -> None:
+    """Write the tensors to one file, or in their order to several of at most `max_shard_bytes` (a larger tensor gets its own).
+
+    Raises: OSError (the disk is full, …).
+    """
+    shards = _shards(tensors, max_shard_bytes)
+    if len(shards) == 1:
+        write_tensors(folder / WEIGHTS_NAME, tensors)
+        return
+    placed: dict[str, str] = {}
+    for number, shard in enumerate(shards, 1):
+        name = f"model-{number:05}-of-{len(shards):05}.safetensors"
+        write_tensors(folder / name, shard)
+        placed |= dict.fromkeys(shard, name)
+    index = {"metadata": {"total_size": tensor_bytes(tensors)}, "weight_map": placed}
+    (folder / INDEX_NAME).write_text(json.dumps(index, indent=2) + "\n", encoding="utf-8")
 
 
 def weight_files(folder: Path) -> dict[str, set[str] | None]:
@@ -109,6 +136,20 @@ def read_json(folder: Path, name: str) -> dict[str, Any]:
 def has_manifest(folder: Path) -> bool:
     """Say whether the folder was published by us, so that its files can be verified."""
     return (folder / MANIFEST_NAME).exists()
+
+
+def _shards(tensors: Mapping[str, Tensor], max_bytes: int | None) -> list[dict[str, Tensor]]:
+    shards: list[dict[str, Tensor]] = [{}]
+    room = max_bytes
+    for name, tensor in tensors.items():
+        size = tensor_bytes({name: tensor})
+        if room is not None and max_bytes is not None:
+            if size > room and shards[-1]:
+                shards.append({})
+                room = max_bytes
+            room -= size
+        shards[-1][name] = tensor
+    return shards
 
 
 def _require_placed(path: Path, found: set[str], expected: set[str] | None) -> None:
