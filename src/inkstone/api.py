@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from inkstone.train.config import PretrainSettings
 
 
-_RECOMMENDABLE = frozenset(SamplingSettings.model_fields) - {"seed", "stop"}
+_RECOMMENDABLE = frozenset(SamplingSettings.model_fields) - {"seed", "stop", "logit_bias"}
 _HUGGING_FACE_NAMES = {"max_new_tokens": "max_tokens", "no_repeat_ngram_size": "no_repeat_ngram"}
 
 
@@ -35,7 +35,7 @@ class Model:
     """A transformer with its tokenizer, ready to be asked.
 
     Sampling is given by name wherever text is made: max_tokens, temperature, top_k, top_p, min_p, typical_p, repetition_penalty,
-    presence_penalty, frequency_penalty, no_repeat_ngram, seed, stop. What is not given is as the model's generation_config.json has it.
+    presence_penalty, frequency_penalty, no_repeat_ngram, logit_bias, seed, stop. What is not given is as the model's generation_config.json has it.
     """
 
     def __init__(

@@ -6,7 +6,7 @@ import pydantic
 import pytest
 
 from inkstone.base.errors import ConfigError
-from inkstone.base.settings import resolve
+from inkstone.base.settings import resolve, to_toml
 from inkstone.infer.config import MAX_SEED, SamplingSettings
 
 REFUSED = [
@@ -15,6 +15,9 @@ REFUSED = [
     ("repetition_penalty", "0"), ("repetition_penalty", "inf"), ("presence_penalty", "2.1"), ("frequency_penalty", "-3"),
     ("no_repeat_ngram", "-1"), ("max_tokens", "0"), ("max_tokens", "many"),
     ("seed", "-1"), ("seed", str(2**63)), ("seed", "1" + "0" * 400), ("seed", "0.5"),
+    ("logit_bias", "5"), ("logit_bias", '{"x": 1}'), ("logit_bias", '{"5": 101}'), ("logit_bias", '{"-5": 1}'),
+    ("logit_bias", '{"5": true}'), ("logit_bias", '{"5": NaN}'), ("logit_bias", "{" * 50_000), ("logit_bias", "many"),
+    ("logit_bias", "{" + ", ".join(f'"{i}": 1' for i in range(1025)) + "}"),
     ("stop", '""'), ("stop", '["a", "b", "c", "d", "e"]'), ("stop", "x" * 10_000),
 ]  # fmt: skip
 
@@ -32,6 +35,7 @@ def test_a_value_out_of_bounds_is_a_config_error_that_names_the_setting(name, te
     [
         ("temperature", "-0.0", 0.0), ("temperature", "1e-9", 1e-9), ("temperature", "2", 2.0), ("top_p", "0", 0.0), ("top_p", "1e-9", 1e-9),
         ("top_k", "0", 0), ("seed", str(MAX_SEED), MAX_SEED), ("seed", "none", None),
+        ("logit_bias", '{"5": -100, "7": 0.5}', {5: -100.0, 7: 0.5}), ("logit_bias", "{5 = 1}", {5: 1.0}), ("logit_bias", "none", None),
         ("stop", "###", ["###"]), ("stop", "7", ["7"]), ("stop", '["\\n", "用户："]', ["\n", "用户："]),
     ],
 )  # fmt: skip
@@ -45,6 +49,12 @@ def test_all_problems_are_found_at_once():
     lines = str(failure.value).splitlines()
     assert len(lines) == 3
     assert any("top_q: unknown setting" in line and "did you mean 'top_p'" in line for line in lines)
+
+
+def test_biases_come_back_from_a_recipe(tmp_path):
+    settings = SamplingSettings(logit_bias={3: -1.5, 40: 100.0})
+    (tmp_path / "recipe.toml").write_text(to_toml(settings))
+    assert resolve(SamplingSettings, recipe=tmp_path / "recipe.toml") == settings
 
 
 def test_nan_is_refused_from_python_too():

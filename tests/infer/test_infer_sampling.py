@@ -27,7 +27,7 @@ def make_logits(rows=3, scale=3.0, seed=0):
 
 HISTORY = make_history([[5, 6, 5, 6, 5], [1, 2, 3], [9]])
 UNUSUAL = {  # a setting at which each rule does change something
-    "repetition_penalty": 1.3, "presence_penalty": 0.5, "frequency_penalty": 0.5, "no_repeat_ngram": 2, "temperature": 0.5,
+    "logit_bias": {3: 5.0, 7: -100.0}, "repetition_penalty": 1.3, "presence_penalty": 0.5, "frequency_penalty": 0.5, "no_repeat_ngram": 2, "temperature": 0.5,
     "top_k": 5, "top_p": 0.5, "min_p": 0.2, "typical_p": 0.5,
 }  # fmt: skip
 
@@ -126,6 +126,11 @@ def test_penalties_count_generated_tokens_and_not_the_prompt():
     logits, history = torch.zeros(1, 8), make_history([[1, 1, 2, 3, 3]], prompt_lengths=[2])
     assert RULES["presence_penalty"].apply(logits, 1.0, history).tolist() == [[0, 0, -1, -1, 0, 0, 0, 0]]
     assert RULES["frequency_penalty"].apply(logits, 1.0, history).tolist() == [[0, 0, -1, -2, 0, 0, 0, 0]]
+
+
+def test_a_bias_moves_only_its_tokens_and_lifts_no_ban():
+    logits = torch.tensor([[0.0, 1.0, BANNED, 3.0]])
+    assert RULES["logit_bias"].apply(logits, {0: -100, 2: 100.0}, HISTORY).tolist() == [[-100, 1, BANNED, 3]]
 
 
 def test_a_row_in_which_every_token_is_a_repetition_is_left_alone():

@@ -1,5 +1,6 @@
 """How tokens are chosen, as settings: one field for each sampling rule, and the limits of one reply. No torch here."""
 
+import json
 from typing import Any
 
 import pydantic
@@ -9,6 +10,8 @@ from inkstone.base.settings import Settings, setting
 MAX_STOPS = 4  # as in the OpenAI API
 MAX_STOP_CHARACTERS = 256
 MAX_SEED = 2**63 - 1
+MAX_BIASED_TOKENS = 1024
+MAX_BIAS = 100  # as in the OpenAI API: nearly a ban, or nearly the only choice
 
 
 class SamplingSettings(Settings):
@@ -26,8 +29,34 @@ class SamplingSettings(Settings):
     presence_penalty: float = setting(0.0, "lower the scores of tokens already generated, once; 0 = off", ge=-2, le=2)
     frequency_penalty: float = setting(0.0, "lower the scores of tokens by how often they were generated; 0 = off", ge=-2, le=2)
     no_repeat_ngram: int = setting(0, "never repeat a run of this many tokens; 0 = off", ge=0, le=1024)
+    logit_bias: dict[int, float] | None = setting(None, "raise or lower single tokens' scores: '{\"50256\": -100}'; none = off")
     seed: int | None = setting(None, "the same seed gives the same text; none = a new one each time", ge=0, le=MAX_SEED)
     stop: list[str] | None = setting(None, 'end before this text; several as a list: \'["\\n", "###"]\'')
+
+    @pydantic.field_validator("logit_bias", mode="before")
+    @classmethod
+    def _read_bias(cls, given: Any) -> Any:
+        """Return the biases with numbers as keys, which in JSON are text, as is the whole on a command line."""
+        if isinstance(given, str):
+            try:
+                given = json.loads(given)
+            except (ValueError, RecursionError):
+                raise ValueError('expected a JSON object such as {"50256": -100}') from None
+        if not isinstance(given, dict):
+            return given
+        return {int(key) if isinstance(key, str) and _is_id(key) else key: bias for key, bias in given.items()}
+
+    @pydantic.field_validator("logit_bias")
+    @classmethod
+    def _check_bias(cls, biases: dict[int, float] | None) -> dict[int, float] | None:
+        if biases is None:
+            return None
+        if len(biases) > MAX_BIASED_TOKENS:
+            raise ValueError(f"expected at most {MAX_BIASED_TOKENS:,} tokens, found {len(biases):,}")
+        for token, bias in biases.items():
+            if token < 0 or not -MAX_BIAS <= bias <= MAX_BIAS:
+                raise ValueError(f"expected token ids from 0 and biases from -{MAX_BIAS} to {MAX_BIAS}, found {token}: {bias}")
+        return biases
 
     @pydantic.field_validator("stop", mode="before")
     @classmethod
@@ -48,3 +77,7 @@ class SamplingSettings(Settings):
             if not 1 <= len(stop) <= MAX_STOP_CHARACTERS:
                 raise ValueError(f"expected stop strings of 1 to {MAX_STOP_CHARACTERS} characters, found one of {len(stop)}")
         return stops
+
+
+def _is_id(key: str) -> bool:
+    return key.isascii() and key.isdigit() and len(key) <= 9

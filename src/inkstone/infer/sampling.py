@@ -1,8 +1,8 @@
 """FAMILY of sampling rules: pure functions on one step's logits, applied in the table's order.
 
-Order: what was said before (repetition, presence, frequency, n-grams), then temperature, then the cuts (top-k, top-p, min-p,
-typical). Each rule is the identity at its neutral setting. Where tokens tie at the border of a cut, all of them stay: the result
-never depends on the order in which a sort left equal values.
+Order: the caller's bias, what was said before (repetition, presence, frequency, n-grams), then temperature, then the cuts (top-k,
+top-p, min-p, typical). Each rule is the identity at its neutral setting. Where tokens tie at the border of a cut, all of them stay:
+the result never depends on the order in which a sort left equal values.
 """
 
 import dataclasses
@@ -44,6 +44,14 @@ class History:
 
 
 Rule = Callable[[Tensor, Any, History], Tensor]
+
+
+def add_bias(logits_BV: Tensor, biases: dict[int, float] | None, history: History) -> Tensor:
+    """Add to single tokens' logits what the caller wants, as in the OpenAI API; None adds nothing."""
+    if not biases:
+        return logits_BV
+    tokens_N = torch.tensor(list(biases), device=logits_BV.device)
+    return logits_BV.index_add(1, tokens_N, logits_BV.new_tensor(list(biases.values())).expand(len(logits_BV), -1))
 
 
 def apply_repetition_penalty(logits_BV: Tensor, penalty: float, history: History) -> Tensor:
@@ -139,13 +147,14 @@ class SamplingRule:
     """One row: the function, the value of its setting (the row's name) at which it changes nothing, and whether it looks back."""
 
     apply: Rule
-    neutral: float
+    neutral: float | None
     reads_history: bool = False
 
 
 RULES: Family[SamplingRule] = Family(
     "sampling rule",
     {
+        "logit_bias": SamplingRule(add_bias, None),
         "repetition_penalty": SamplingRule(apply_repetition_penalty, 1.0, reads_history=True),
         "presence_penalty": SamplingRule(apply_presence_penalty, 0.0, reads_history=True),
         "frequency_penalty": SamplingRule(apply_frequency_penalty, 0.0, reads_history=True),
@@ -159,7 +168,7 @@ RULES: Family[SamplingRule] = Family(
 )
 
 
-def active_rules(settings: SamplingSettings) -> list[tuple[Rule, float]]:
+def active_rules(settings: SamplingSettings) -> list[tuple[Rule, Any]]:
     """Return (function, value) of the rules that are not at their neutral setting, in order; at temperature 0 no cut can matter."""
     names = list(RULES)
     if settings.temperature == 0:
