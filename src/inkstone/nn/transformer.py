@@ -33,8 +33,9 @@ class Transformer(nn.Module):
 
     @property
     def head_weight(self) -> Tensor:
-        """The (V, D) matrix that turns hidden states into logits."""
-        return self.embed.weight if self.head is None else self.head.weight
+        """The (V, D) matrix that turns hidden states into logits; where it is packed (see quant/), a float copy of it."""
+        head = self.embed if self.head is None else self.head
+        return head.weight if isinstance(head, Embedding | Linear) else head.dequantize(self.compute_dtype)
 
     def forward(self, tokens_BT: Tensor, document_BT: Tensor | None = None, cache: KVCache | RowsCache | None = None) -> Tensor:
         """Return hidden_BTD after the final norm.
