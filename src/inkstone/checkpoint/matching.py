@@ -28,17 +28,22 @@ def require_match(expected: Shapes, found: Shapes, what: str) -> None:
         raise CheckpointError("\n".join([summary, *problems[:SHOWN_PROBLEMS]]))
 
 
-def require_float_dtypes(dtypes: Mapping[str, str], where: str) -> list[str]:
-    """Return the names stored in float64, which are converted; refuse what is not a floating-point weight.
+def require_dtypes(dtypes: Mapping[str, str], exact: Mapping[str, str], where: str) -> list[str]:
+    """Return the names stored in float64, which are converted; refuse what is neither a floating-point weight nor as `exact` says.
 
     Raises: CheckpointError with the first ten names and the count.
     """
-    bad = [f"{name} ({dtype})" for name, dtype in dtypes.items() if dtype not in FLOAT_DTYPES]
+    wrong = [f"{name} ({dtypes[name]} instead of {dtype})" for name, dtype in exact.items() if dtypes.get(name, dtype) != dtype]
+    _refuse_dtypes(wrong, f"{where}: packed weights must have the dtypes of their scheme, found")
+    bad = [f"{name} ({dtype})" for name, dtype in dtypes.items() if name not in exact and dtype not in FLOAT_DTYPES]
+    _refuse_dtypes(bad, f"{where}: weights must be floating-point ({', '.join(FLOAT_DTYPES)}), found")
+    return [name for name, dtype in dtypes.items() if dtype == "F64"]
+
+
+def _refuse_dtypes(bad: list[str], what: str) -> None:
     if bad:
         more = f", and {len(bad) - SHOWN_PROBLEMS} more" if len(bad) > SHOWN_PROBLEMS else ""
-        shown = ", ".join(bad[:SHOWN_PROBLEMS]) + more
-        raise CheckpointError(f"{where}: weights must be floating-point ({', '.join(FLOAT_DTYPES)}), found {shown}")
-    return [name for name, dtype in dtypes.items() if dtype == "F64"]
+        raise CheckpointError(f"{what} {', '.join(bad[:SHOWN_PROBLEMS])}{more}")
 
 
 def shapes_of(tensors: Mapping[str, Tensor]) -> Shapes:

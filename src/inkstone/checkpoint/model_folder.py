@@ -22,6 +22,7 @@ from inkstone.checkpoint.huggingface import (
 )
 from inkstone.checkpoint.manifest import verify_folder
 from inkstone.checkpoint.matching import require_match, shapes_of
+from inkstone.checkpoint.packed import packed_layout, read_scheme, require_codes, section_of
 from inkstone.checkpoint.publish import publish_folder
 from inkstone.checkpoint.store import STATE_NAME, checkpoint_folders, verify_checkpoint
 from inkstone.checkpoint.tensors import describe_nonfinite, nonfinite_counts
@@ -36,6 +37,7 @@ from inkstone.checkpoint.weights import (
 )
 from inkstone.nn.config import ModelConfig
 from inkstone.nn.transformer import Transformer
+from inkstone.quant.apply import make_room, pack_model, scheme_of
 from inkstone.text.special import IM_END
 from inkstone.text.tokenizer import Tokenizer
 
@@ -52,16 +54,19 @@ class StoredModel:
     config: ModelConfig
     tensors: dict[str, Tensor]
     tokenizer: Tokenizer
+    scheme: str | None = None  # what the matrices are packed in; None = weights in float
 
 
 def save_model(folder: Path, model: Transformer, tokenizer: Tokenizer, generation: dict[str, Any] | None = None) -> None:
     """Publish a model as a folder that we, and mostly others too, can load; a folder that stands there is replaced at once.
 
-    `generation` holds sampling defaults (temperature, top_p, …) for generation_config.json.
+    A packed model is saved as it is, in a folder that only we load. `generation` holds sampling defaults (temperature, top_p, …)
+    for generation_config.json.
 
     Raises: DataError (a weight is NaN or infinite), ConfigError (the tokenizer does not fit), ResourceError (disk).
     """
-    save_stored(folder, StoredModel(Path(folder), model.config, _plain_state(model), tokenizer), generation)
+    stored = StoredModel(Path(folder), model.config, _plain_state(model), tokenizer, scheme_of(model))
+    save_stored(folder, stored, generation)
 
 
 def save_stored(
@@ -80,7 +85,9 @@ def save_stored(
         raise DataError(f"model {folder} not written: NaN or infinite values in {describe_nonfinite(counts)}")
     if tokenizer.vocab_size > config.vocab_size:
         raise ConfigError(f"the tokenizer has {tokenizer.vocab_size:,} tokens, the model's vocab_size is {config.vocab_size:,}")
-    if find_architecture(config):
+    if stored.scheme is not None:
+        config_json, tensors = native_config(config) | section_of(stored.scheme), state
+    elif find_architecture(config):
         config_json, tensors = to_huggingface(config, state)
         config_json |= {"bos_token_id": tokenizer.eos_id, "eos_token_id": tokenizer.eos_id}
     else:
@@ -96,20 +103,41 @@ def save_stored(
     publish_folder(Path(folder), write)
 
 
-def load_model(path: Path, *, device: str = "cpu", dtype: torch.dtype | None = None) -> tuple[Transformer, Tokenizer]:
+def load_model(
+    path: Path, *, device: str = "cpu", dtype: torch.dtype | None = None, scheme: str | None = None, packed: bool = True
+) -> tuple[Transformer, Tokenizer]:
     """Return a model in evaluation mode and its tokenizer.
 
     `path` is a run (best, else final, else its newest checkpoint that verifies), a checkpoint, or a Hugging Face-style folder.
-    `dtype` is that of parameters and arithmetic; None is float32.
+    `dtype` is that of parameters and arithmetic; None is float32. `scheme` (int8, int4) packs the weights on the way; a folder that
+    is packed gives packed modules anyhow, and is refused without `packed`.
 
-    Raises: CheckpointError (damaged, foreign or unsupported), ResourceError (memory, disk).
+    Raises: CheckpointError (damaged, foreign or unsupported), ConfigError (packed in another scheme), ResourceError (memory, disk).
     """
-    stored = read_model(path)
-    return _build(stored.config, stored.tensors, device, dtype), stored.tokenizer
+    stored = read_model(path, packed=packed)
+    if scheme is None or stored.scheme == scheme:
+        return _build(stored, device, dtype or torch.float32), stored.tokenizer
+    model = _build(stored, device, torch.float32)
+    pack_model(model, scheme)
+    model.compute_dtype = dtype or torch.float32
+    return model.to(model.compute_dtype), stored.tokenizer
 
 
-def read_model(path: Path) -> StoredModel:
-    """Return what `load_model` would load, as it is stored: for programs that pass the weights on. Raises: as `load_model`."""
+def read_model(path: Path, *, packed: bool = False) -> StoredModel:
+    """Return what `load_model` would load, as it is stored: for programs that pass the weights on.
+
+    Raises: as `load_model`; CheckpointError for packed weights, unless the caller can use them and says so with `packed`.
+    """
+    stored = _read_first_sound(path)
+    if stored.scheme is not None and not packed:
+        raise CheckpointError(
+            f"the weights in {stored.folder} are packed ({stored.scheme}): they can be run, but not trained, converted or exported"
+            " — give the model that they were made from"
+        )
+    return stored
+
+
+def _read_first_sound(path: Path) -> StoredModel:
     candidates = list(_candidates(Path(path)))
     for folder in candidates[:-1]:
         try:
@@ -154,16 +182,27 @@ def _read_folder(folder: Path) -> StoredModel:
     refuse_code(config_json, CONFIG_NAME)
     is_native = config_json.get("model_type") == NATIVE_TYPE
     config = _read_native_config(config_json) if is_native else read_model_config(config_json)
+    scheme = read_scheme(config_json, is_native=is_native)
     tokenizer = Tokenizer.load(folder)
     if tokenizer.vocab_size > config.vocab_size:
         sizes = f"{tokenizer.vocab_size:,} tokens, and the model's vocab_size is {config.vocab_size:,}"
         raise CheckpointError(f"the tokenizer in {folder} has {sizes} — it belongs to another model")
+    if scheme is not None:
+        return StoredModel(folder, config, _read_packed(folder, config, scheme), tokenizer, scheme)
     tensors = read_weights(folder)
     if is_native:
         require_match(native_shapes(config), shapes_of(tensors), f"this model ({folder})")
     else:
         config, tensors = from_huggingface(config_json, tensors)
     return StoredModel(folder, config, tensors, tokenizer)
+
+
+def _read_packed(folder: Path, config: ModelConfig, scheme: str) -> dict[str, Tensor]:
+    shapes, dtypes = packed_layout(config, scheme)
+    tensors = read_weights(folder, dtypes)
+    require_match(shapes, shapes_of(tensors), f"this {scheme} model ({folder})")
+    require_codes(tensors, scheme)
+    return tensors
 
 
 def _verify(folder: Path) -> None:
@@ -181,12 +220,17 @@ def _read_native_config(config_json: dict[str, Any]) -> ModelConfig:
     return validate_config(values)
 
 
-def _build(config: ModelConfig, tensors: dict[str, Tensor], device: str, dtype: torch.dtype | None) -> Transformer:
+def _build(stored: StoredModel, device: str, dtype: torch.dtype) -> Transformer:
     """Return the model around copies of the tensors, so that it outlives the files; no weight is drawn first."""
-    dtype = dtype or torch.float32
     with torch.device("meta"):
-        model = Transformer(config, compute_dtype=dtype)
-    copies = {name: tensor.to(device=device, dtype=dtype, copy=True) for name, tensor in tensors.items()}
+        model = Transformer(stored.config, compute_dtype=dtype)
+        if stored.scheme is not None:
+            make_room(model, stored.scheme)
+    is_cast = {name for name, _ in model.named_parameters()}  # codes and scales keep the dtypes of their scheme
+    copies = {
+        name: tensor.to(device=device, dtype=dtype if name in is_cast else None, copy=True)
+        for name, tensor in stored.tensors.items()
+    }
     model.load_state_dict(copies, strict=True, assign=True)
     return model.requires_grad_(True).eval()
 

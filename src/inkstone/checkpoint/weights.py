@@ -12,7 +12,7 @@ from inkstone.base.files import MANIFEST_NAME
 from inkstone.base.log import say
 from inkstone.base.quantity import format_bytes
 from inkstone.checkpoint.manifest import confined, is_safe_name
-from inkstone.checkpoint.matching import require_float_dtypes
+from inkstone.checkpoint.matching import require_dtypes
 from inkstone.checkpoint.tensors import (
     MAX_TENSORS,
     describe_nonfinite,
@@ -29,8 +29,10 @@ PICKLE_SUFFIXES = (".pt", ".pth", ".bin", ".ckpt", ".pkl", ".pickle")
 MAX_JSON_BYTES = 16 * 2**20
 
 
-def read_weights(folder: Path) -> dict[str, Tensor]:
+def read_weights(folder: Path, packed: Mapping[str, str] | None = None) -> dict[str, Tensor]:
     """Return every tensor of the folder, mapped from the files and not yet read.
+
+    `packed` gives the dtype (safetensors' name) that codes and scales must have; every other tensor is a floating-point weight.
 
     Raises: CheckpointError (a file is missing or damaged, a weight is no number, pickle), ResourceError (memory).
     """
@@ -44,7 +46,8 @@ def read_weights(folder: Path) -> dict[str, Tensor]:
     for name, path in paths.items():
         header = read_header(path)
         _require_placed(path, set(header), placed[name])
-        for name_f64 in require_float_dtypes({tensor: info.dtype for tensor, info in header.items()}, str(path))[:1]:
+        dtypes = {tensor: info.dtype for tensor, info in header.items()}
+        for name_f64 in require_dtypes(dtypes, packed or {}, str(path))[:1]:
             say(f"{path}: {name_f64} and perhaps others are stored in float64, and are converted")
         tensors |= read_tensors(path)
     counts = nonfinite_counts(tensors)

@@ -94,13 +94,14 @@ def run(args: argparse.Namespace, settings: Settings | None) -> dict[str, Any]:
 
 
 def _load(args: argparse.Namespace, trained_in: str | None) -> "tuple[Transformer, Tokenizer]":
-    """Return the model as training evaluates it: float32 weights, products in the precision."""
+    """Return the model as training evaluates it: float32 weights (packed ones unpacked, once), products in the precision."""
     import torch
 
     from inkstone.api import check_device
     from inkstone.assemble import build_model, choose_precision
     from inkstone.checkpoint.model_folder import load_model
     from inkstone.machine import choose_threads
+    from inkstone.quant.apply import dense_state
 
     torch.set_num_threads(choose_threads())
     check_device(args.device)
@@ -110,7 +111,7 @@ def _load(args: argparse.Namespace, trained_in: str | None) -> "tuple[Transforme
     if precision == "fp16" and device.type == "cpu":
         precision = "auto"  # trained on a GPU, measured here
     chosen = choose_precision(precision, device)
-    return build_model(loaded.config, weights=loaded.state_dict(), device=device, precision=chosen).eval(), tokenizer
+    return build_model(loaded.config, weights=dense_state(loaded), device=device, precision=chosen).eval(), tokenizer
 
 
 @contextlib.contextmanager

@@ -145,7 +145,7 @@ def _start_from(
     init: Path, settings: PretrainSettings, tokenizer: Tokenizer, data: Path
 ) -> tuple[PretrainSettings, dict[str, Tensor]]:
     """Return the settings with the architecture of the model at `init`, and its weights."""
-    source, source_tokenizer = load_model(init)
+    source, source_tokenizer = load_model(init, packed=False)
     if source_tokenizer.fingerprint != tokenizer.fingerprint:
         raise CheckpointError(f"{init} was trained with another tokenizer than {data} — prepare the data with --tokenizer {init}")
     kept = {"dropout": settings.model.dropout, "attention_dropout": settings.model.attention_dropout}
