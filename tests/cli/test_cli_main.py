@@ -38,7 +38,7 @@ def verb(monkeypatch):
     """A made-up verb `try`; returns what to set as its work."""
     import types
 
-    command = types.ModuleType("inkstone.cli.try")
+    command = types.ModuleType("inkstone.cli.try_")
     seen = {}
 
     def run(args, settings):
@@ -47,7 +47,7 @@ def verb(monkeypatch):
 
     command.settings_class, command.run = (lambda: Root), run
     command.add_arguments = lambda parser: parser.add_argument("--out-folder") and parser.add_argument("words", nargs="*")
-    monkeypatch.setitem(sys.modules, "inkstone.cli.try", command)
+    monkeypatch.setitem(sys.modules, "inkstone.cli.try_", command)
     monkeypatch.setitem(main.VERBS, "try", "a made-up verb")
     return seen
 
@@ -112,10 +112,10 @@ def no_torch(tmp_path_factory):
 def test_help_of_every_verb_works_where_torch_is_broken(no_torch):
     code = (
         "import sys, importlib.util\n"
-        "from inkstone.cli.main import VERBS, run\n"
+        "from inkstone.cli.main import VERBS, run, verb_module\n"
         "bad = []\n"
         "for verb in VERBS:\n"
-        "    if importlib.util.find_spec('inkstone.cli.' + verb.replace(' ', '_')) is None: continue\n"
+        "    if importlib.util.find_spec(verb_module(verb)) is None: continue\n"
         "    for flag in ('--help', '-h'):\n"
         "        if run([*verb.split(), flag]): bad.append(verb)\n"
         "assert run(['--version']) == 0 and run(['--help']) == 0\n"

@@ -64,17 +64,23 @@ class Architecture:
 
     def obstacles(self, config: ModelConfig) -> list[str]:
         """Return the switches of `config` that the class does not have, as `bias is False, must be True`."""
-        found = []
-        for field, wanted in self.switches.items():
-            values = wanted if isinstance(wanted, tuple) else (wanted,)
-            if getattr(config, field) not in values:
-                found.append(f"{field} is {getattr(config, field)!r}, must be {' or '.join(map(repr, values))}")
+        found = switch_obstacles(self.switches, config)
         heads = (config.num_kv_heads, config.head_width * config.num_heads)
         if self.model_type != "qwen3" and heads != (config.num_heads, config.width):
             found.append("num_kv_heads and head_width are set, must follow from num_heads and width")
         if self.model_type == "openai-gpt" and config.ffn_width != 4 * config.width:
             found.append(f"ffn_width is {config.ffn_width}, must be 4 x width = {4 * config.width}")
         return found
+
+
+def switch_obstacles(switches: Mapping[str, object], config: ModelConfig) -> list[str]:
+    """Return which fields of `config` have another value than `switches` (one value, or a tuple of possible ones) says."""
+    found = []
+    for field, wanted in switches.items():
+        values = wanted if isinstance(wanted, tuple) else (wanted,)
+        if getattr(config, field) not in values:
+            found.append(f"{field} is {getattr(config, field)!r}, must be {' or '.join(map(repr, values))}")
+    return found
 
 
 def _require(config_json: Json, class_name: str, **neutral: object) -> None:

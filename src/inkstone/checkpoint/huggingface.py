@@ -23,8 +23,8 @@ def find_architecture(config: ModelConfig) -> Architecture | None:
     return next((one for one in ARCHITECTURES.rows.values() if not one.obstacles(config)), None)
 
 
-def to_huggingface(config: ModelConfig, state_dict: Mapping[str, Tensor]) -> tuple[Json, dict[str, Tensor]]:
-    """Return (config.json, tensors) of the Hugging Face class that computes exactly this model.
+def require_architecture(config: ModelConfig) -> Architecture:
+    """Return the class that computes exactly this model.
 
     Raises: ConfigError that names the switches in the way.
     """
@@ -36,6 +36,15 @@ def to_huggingface(config: ModelConfig, state_dict: Mapping[str, Tensor]) -> tup
         )
         obstacles = "; ".join(closest.obstacles(config))
         raise ConfigError(f"no Hugging Face class computes this model; {closest.class_name} is closest: {obstacles}")
+    return architecture
+
+
+def to_huggingface(config: ModelConfig, state_dict: Mapping[str, Tensor]) -> tuple[Json, dict[str, Tensor]]:
+    """Return (config.json, tensors) of the Hugging Face class that computes exactly this model.
+
+    Raises: ConfigError that names the switches in the way.
+    """
+    architecture = require_architecture(config)
     tensors: dict[str, Tensor] = {}
     for rule in architecture.rules(config):
         tensors |= rule.export(state_dict[rule.ours])

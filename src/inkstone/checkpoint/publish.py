@@ -38,3 +38,18 @@ def seal(folder: Path, facts: dict[str, Any], on_point: OnPoint = ignore_point) 
         stream.flush()
         os.fsync(stream.fileno())
     fsync_folder(folder)
+
+
+def publish_file(target: Path, write: Callable[[Path], None]) -> None:
+    """Let `write` make a file and put it in the place of `target`, whole or not at all; an old one is there until the new one is.
+
+    Raises: ResourceError (the disk is full, …).
+    """
+    target = target.absolute()
+    with explain_os_errors(str(target)), temporary_folder(target) as temporary:
+        path = temporary / target.name
+        write(path)
+        fsync_file(path)
+        path.replace(target)
+        fsync_folder(target.parent)
+        temporary.rmdir()

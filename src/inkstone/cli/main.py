@@ -4,6 +4,7 @@ import argparse
 import contextlib
 import importlib
 import json
+import keyword
 import os
 import sys
 import traceback
@@ -26,6 +27,8 @@ VERBS: dict[str, str] = {
     "evaluate": "perplexity, accuracy and bits per byte, with baselines",
     "generate": "continue a prompt",
     "chat": "talk with a model in the terminal",
+    "export": "a model for other programs: a Hugging Face folder or a GGUF file",
+    "import": "a Hugging Face-style folder as a run",
     "report": "one HTML page about one or several runs",
     "runs": "the runs below a folder, a line each",
     "doctor": "versions, devices, what is fast here, what is wrong and what to do",
@@ -79,7 +82,7 @@ def _dispatch(argv: list[str]) -> int:
     if verb is None:
         print(_overview(argv[0]))
         return 0
-    command = importlib.import_module("inkstone.cli." + verb.replace(" ", "_"))
+    command = importlib.import_module(verb_module(verb))
     root = command.settings_class()
     flags, rest = _split_settings(root, rest)
     parser = _parser(verb, command, root)
@@ -93,6 +96,12 @@ def _dispatch(argv: list[str]) -> int:
     if args.json:
         print(json.dumps(figures or {}, ensure_ascii=False, allow_nan=False))
     return 0
+
+
+def verb_module(verb: str) -> str:
+    """Return the module of a verb; a Python keyword gets a `_` behind it."""
+    name = verb.replace(" ", "_")
+    return f"inkstone.cli.{name}_" if keyword.iskeyword(name) else f"inkstone.cli.{name}"
 
 
 def _find_verb(argv: list[str]) -> tuple[str | None, list[str]]:
