@@ -78,7 +78,7 @@ def test_every_verb_stands_in_the_readme():
 @pytest.mark.parametrize("command", [line for line in commands("README.md") if line.startswith("inkstone ")])
 def test_the_readmes_commands_parse(command):
     verb, rest = main._find_verb(shlex.split(command)[1:])
-    module = importlib.import_module(main.verb_module(verb))
+    module = importlib.import_module("inkstone.cli." + main.module_name(verb))
     root = module.settings_class()
     flags, rest = main._split_settings(root, rest)
     main._parser(verb, module, root).parse_args(rest)
@@ -93,7 +93,7 @@ def test_the_readmes_commands_work_one_after_the_other():
         if not command.startswith("inkstone "):
             continue
         verb, rest = main._find_verb(shlex.split(command)[1:])
-        module = importlib.import_module(main.verb_module(verb))
+        module = importlib.import_module("inkstone.cli." + main.module_name(verb))
         _, rest = main._split_settings(module.settings_class(), rest)
         given = vars(main._parser(verb, module, module.settings_class()).parse_args(rest))
         named = [str(given[key]) for key in ("data", "model", "folder") if given.get(key)] + [

@@ -112,10 +112,10 @@ def no_torch(tmp_path_factory):
 def test_help_of_every_verb_works_where_torch_is_broken(no_torch):
     code = (
         "import sys, importlib.util\n"
-        "from inkstone.cli.main import VERBS, run, verb_module\n"
+        "from inkstone.cli.main import VERBS, module_name, run\n"
         "bad = []\n"
         "for verb in VERBS:\n"
-        "    if importlib.util.find_spec(verb_module(verb)) is None: continue\n"
+        "    if importlib.util.find_spec('inkstone.cli.' + module_name(verb)) is None: continue\n"
         "    for flag in ('--help', '-h'):\n"
         "        if run([*verb.split(), flag]): bad.append(verb)\n"
         "assert run(['--version']) == 0 and run(['--help']) == 0\n"

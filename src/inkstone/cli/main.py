@@ -82,7 +82,7 @@ def _dispatch(argv: list[str]) -> int:
     if verb is None:
         print(_overview(argv[0]))
         return 0
-    command = importlib.import_module(verb_module(verb))
+    command = importlib.import_module("inkstone.cli." + module_name(verb))
     root = command.settings_class()
     flags, rest = _split_settings(root, rest)
     parser = _parser(verb, command, root)
@@ -98,10 +98,10 @@ def _dispatch(argv: list[str]) -> int:
     return 0
 
 
-def verb_module(verb: str) -> str:
-    """Return the module of a verb; a Python keyword gets a `_` behind it."""
+def module_name(verb: str) -> str:
+    """Return the name of a verb's module in `inkstone.cli`; a Python keyword gets a `_` behind it."""
     name = verb.replace(" ", "_")
-    return f"inkstone.cli.{name}_" if keyword.iskeyword(name) else f"inkstone.cli.{name}"
+    return f"{name}_" if keyword.iskeyword(name) else name
 
 
 def _find_verb(argv: list[str]) -> tuple[str | None, list[str]]:
