@@ -62,6 +62,7 @@ class Usage:
     cached_tokens: int = 0
     proposed_tokens: int = 0
     accepted_tokens: int = 0
+    queue_seconds: float = 0.0  # until it got a slot
     first_token_seconds: float = 0.0
     total_seconds: float = 0.0
 
