@@ -23,8 +23,8 @@ VARIANTS = {
 }
 
 
-def build(variant: str) -> Transformer:
-    config = ModelConfig.model_validate(SIZES | VARIANTS[variant])
+def build(variant: str, **changes) -> Transformer:
+    config = ModelConfig.model_validate(SIZES | VARIANTS[variant] | changes)
     network = Transformer(config, seed=3).eval()
     with torch.no_grad():  # away from the symmetric start: biases, gates and mixes all matter
         generator = torch.Generator().manual_seed(1)

@@ -44,7 +44,8 @@ class Transformer(nn.Module):
         cache.length … and are appended to it.
         """
         positions = slice(0, tokens_BT.shape[1]) if cache is None else cache.positions(tokens_BT.shape[1])
-        x = drop(self._embed(tokens_BT, document_BT, positions, cache), self.config.dropout, self.training)
+        history_BS = self._history(tokens_BT, cache)
+        x = drop(self.embed_tokens(history_BS, positions, document_BT), self.config.dropout, self.training)
         rotary = self._rotary(positions, x)
         biases = self._biases(document_BT, cache, x.dtype)
         first_v = None
@@ -53,7 +54,7 @@ class Transformer(nn.Module):
             x, own_v = block(x, rotary=rotary, bias=bias, first_v_BTKE=first_v, cache=cache)
             first_v = own_v if layer == 0 and self.config.value_residual else first_v
         if cache is not None:
-            cache.advance(tokens_BT.shape[1], self._history(tokens_BT, cache)[:, tokens_BT.shape[1] :])
+            cache.advance(tokens_BT.shape[1], history_BS[:, tokens_BT.shape[1] :])
         return x if self.final_norm is None else self.final_norm(x)
 
     def logits(self, hidden: Tensor) -> Tensor:
@@ -70,21 +71,22 @@ class Transformer(nn.Module):
             head_width=config.head_width, dtype=dtype or self.compute_dtype, device=self.embed.weight.device,
         )  # fmt: skip
 
-    def _embed(
-        self, tokens_BT: Tensor, document_BT: Tensor | None, positions: slice | Tensor, cache: KVCache | RowsCache | None
+    def embed_tokens(
+        self, history_BS: Tensor, positions: slice | Tensor, document_BT: Tensor | None = None, dtype: torch.dtype | None = None
     ) -> Tensor:
-        dtype = self.compute_dtype
+        """Return (B, T, D): tokens, n-grams and positions, in `dtype` (None: the dtype of activations).
+
+        `history_BS` holds the T tokens with the `ngram_max - 1` before them; `positions` is a slice, or (B, T).
+        """
+        dtype = dtype or self.compute_dtype
+        tokens_BT = history_BS[:, self.config.ngram_max - 1 :]
         if isinstance(positions, slice) and self.config.position in ("learned", "sinusoidal"):
             assert positions.stop <= self.config.context, f"{positions.stop} positions, context {self.config.context}"
         x = self.embed(tokens_BT).to(dtype)
         if self.ngram is not None:
             config = self.config
             rows_NG = ngram_rows(
-                self._history(tokens_BT, cache),
-                document_BT,
-                longest=config.ngram_max,
-                buckets=config.ngram_buckets,
-                vocab_size=config.vocab_size,
+                history_BS, document_BT, longest=config.ngram_max, buckets=config.ngram_buckets, vocab_size=config.vocab_size
             )
             x = x + self.ngram(rows_NG).view_as(x).to(dtype)
         if self.position is not None:
