@@ -15,7 +15,8 @@ from inkstone.base.quantity import format_count
 from inkstone.checkpoint.gguf import MAGIC, stored_type, write_gguf
 from inkstone.checkpoint.huggingface import find_architecture, require_architecture
 from inkstone.checkpoint.model_folder import CONFIG_NAME, GENERATION_NAME, StoredModel, read_model, save_stored
-from inkstone.checkpoint.tensors import tensor_bytes
+from inkstone.checkpoint.store import SUFFIX
+from inkstone.checkpoint.tensors import read_header
 from inkstone.checkpoint.weights import read_json
 
 CARD_NAME, NOTE_NAME = "README.md", "import.json"
@@ -35,14 +36,14 @@ def export_huggingface(
     Raises: ConfigError (no class computes this model, `out` is there), CheckpointError (the source is damaged), DataError (a weight
     is too large for the dtype), ResourceError (memory, disk).
     """
-    _check_folder(out, source, _is_model_folder, overwrite=overwrite)
+    check_folder(out, source, _is_model_folder, overwrite=overwrite)
     stored = read_model(source)
     architecture = require_architecture(stored.config)
     if dtype:
         stored = _cast(stored, DTYPES[dtype])
     card = _card_of(source, stored)
     extra = {} if card is None else {CARD_NAME: card}
-    save_stored(out, stored, _generation_of(stored), max_shard_bytes=max_shard_bytes, extra_files=extra)
+    save_stored(out, stored, generation_of(stored), max_shard_bytes=max_shard_bytes, extra_files=extra)
     return _figures(out, stored) | {"format": "hf", "architecture": architecture.class_name, "source": str(stored.folder)}
 
 
@@ -68,9 +69,9 @@ def import_folder(source: Path, out: Path, *, is_chat: bool = False, overwrite: 
 
     Raises: as `load_model`; ConfigError when `out` is there.
     """
-    _check_folder(out, source, lambda folder: (folder / NOTE_NAME).is_file(), overwrite=overwrite)
+    check_folder(out, source, lambda folder: (folder / NOTE_NAME).is_file(), overwrite=overwrite)
     stored = _without_float64(read_model(source))
-    generation = _generation_of(stored) | ({"chat": True} if is_chat else {})
+    generation = generation_of(stored) | ({"chat": True} if is_chat else {})
     note = _note(source, stored)
     target = out.absolute()
     with explain_os_errors(str(target)), temporary_folder(target) as temporary:
@@ -83,7 +84,7 @@ def import_folder(source: Path, out: Path, *, is_chat: bool = False, overwrite: 
     return _figures(out / "final", stored) | note | {"path": str(out)}
 
 
-def _check_folder(out: Path, source: Path, is_ours: Callable[[Path], bool], *, overwrite: bool) -> None:
+def check_folder(out: Path, source: Path, is_ours: Callable[[Path], bool], *, overwrite: bool) -> None:
     """Refuse an output folder that is there, or that `--overwrite` must not replace. Raises: ConfigError."""
     _sweep(out)
     if source.exists() and (out.resolve() == source.resolve() or out.resolve() in source.resolve().parents):
@@ -135,7 +136,7 @@ def _without_float64(stored: StoredModel) -> StoredModel:
     return StoredModel(stored.folder, stored.config, tensors, stored.tokenizer)
 
 
-def _generation_of(stored: StoredModel) -> dict[str, Any]:
+def generation_of(stored: StoredModel) -> dict[str, Any]:
     """Return the source's generation_config.json without what is stale, and without end tokens that its vocabulary lacks."""
     if not (stored.folder / GENERATION_NAME).is_file():
         return {}
@@ -178,7 +179,7 @@ def _note(source: Path, stored: StoredModel) -> dict[str, Any]:
         "source": str(source.absolute()),
         "architecture": architecture.class_name if architecture else "Transformer",
         "num_params": sum(tensor.numel() for tensor in stored.tensors.values()),
-        "dtype": "/".join(sorted({str(tensor.dtype).removeprefix("torch.") for tensor in stored.tensors.values()})),
+        "dtype": _dtypes(stored),
         "tokenizer": stored.tokenizer.fingerprint,
         "inkstone": version("inkstone"),
     }
@@ -196,9 +197,15 @@ def _import_card(name: str, note: dict[str, Any]) -> str:
 
 
 def _figures(folder: Path, stored: StoredModel) -> dict[str, Any]:
-    files = sorted(path for path in folder.iterdir() if path.suffix == ".safetensors")
+    files = [path for path in folder.iterdir() if path.suffix == SUFFIX]
     return {
-        "path": str(folder), "bytes": sum(path.stat().st_size for path in folder.iterdir()), "files": len(files),
-        "tensors": len(stored.tensors), "weight_bytes": tensor_bytes(stored.tensors),
-        "dtype": "/".join(sorted({str(tensor.dtype).removeprefix("torch.") for tensor in stored.tensors.values()})),
-    }  # fmt: skip
+        "path": str(folder),
+        "bytes": sum(path.stat().st_size for path in folder.iterdir()),
+        "files": len(files),
+        "tensors": sum(len(read_header(path)) for path in files),
+        "dtype": _dtypes(stored),
+    }
+
+
+def _dtypes(stored: StoredModel) -> str:
+    return "/".join(sorted({str(tensor.dtype).removeprefix("torch.") for tensor in stored.tensors.values()}))

@@ -35,7 +35,7 @@ def run(args: argparse.Namespace, settings: Settings | None) -> dict[str, Any]:
     begun = time.monotonic()
     figures = import_folder(args.source, args.out, is_chat=args.chat, overwrite=args.overwrite)
     figures["seconds"] = round(time.monotonic() - begun, 3)
-    count, size = format_count(figures["num_params"]), format_bytes(figures["weight_bytes"])
+    count, size = format_count(figures["num_params"]), format_bytes(figures["bytes"])
     say(f"{figures['architecture']}: {count} parameters in {figures['tensors']} tensors ({figures['dtype']}, {size})")
     say(f"next: inkstone generate {args.out} --prompt '…'")
     if not args.json:
