@@ -1,5 +1,6 @@
 """Models to other programs and back: what stands at a path is written as a Hugging Face folder or a GGUF file, or becomes a run."""
 
+import dataclasses
 import json
 from collections.abc import Callable
 from importlib.metadata import version
@@ -128,12 +129,12 @@ def _is_model_folder(folder: Path) -> bool:
 
 def _cast(stored: StoredModel, dtype: torch.dtype) -> StoredModel:
     tensors = {name: tensor.to(dtype) for name, tensor in stored.tensors.items()}
-    return StoredModel(stored.folder, stored.config, tensors, stored.tokenizer)
+    return dataclasses.replace(stored, tensors=tensors)
 
 
 def _without_float64(stored: StoredModel) -> StoredModel:
     tensors = {name: tensor.float() if tensor.dtype == torch.float64 else tensor for name, tensor in stored.tensors.items()}
-    return StoredModel(stored.folder, stored.config, tensors, stored.tokenizer)
+    return dataclasses.replace(stored, tensors=tensors)
 
 
 def generation_of(stored: StoredModel) -> dict[str, Any]:
