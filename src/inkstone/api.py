@@ -16,17 +16,20 @@ from inkstone.checkpoint.model_folder import GENERATION_NAME, load_model
 from inkstone.checkpoint.weights import read_json
 from inkstone.infer.config import SamplingSettings
 from inkstone.infer.conversation import fit_conversation, require_answerable, require_chat_tokens
-from inkstone.infer.generate import Generation, Reply
+from inkstone.infer.generate import Generation, Reply, make_engine
 from inkstone.infer.prompt import encode_prompt
 from inkstone.infer.score import Score, score_text
 from inkstone.machine import fast_precision
 
 if TYPE_CHECKING:
+    from inkstone.infer.engine import Engine
     from inkstone.nn.transformer import Transformer
     from inkstone.text.tokenizer import Tokenizer
     from inkstone.train.config import PretrainSettings
 
 
+_SLOTS = 2  # a conversation keeps its place in the cache beside one text of another kind
+_FEWEST_POSITIONS = 512
 _RECOMMENDABLE = frozenset(SamplingSettings.model_fields) - {"seed", "stop", "logit_bias"}
 _HUGGING_FACE_NAMES = {"max_new_tokens": "max_tokens", "no_repeat_ngram_size": "no_repeat_ngram"}
 
@@ -35,7 +38,8 @@ class Model:
     """A transformer with its tokenizer, ready to be asked.
 
     Sampling is given by name wherever text is made: max_tokens, temperature, top_k, top_p, min_p, typical_p, repetition_penalty,
-    presence_penalty, frequency_penalty, no_repeat_ngram, logit_bias, seed, stop. What is not given is as the model's generation_config.json has it.
+    presence_penalty, frequency_penalty, no_repeat_ngram, logit_bias, seed, stop. What is not given is as the model's
+    generation_config.json has it. Prompts that begin alike are read once: the beginning of the last ones stays in the cache.
     """
 
     def __init__(
@@ -45,6 +49,7 @@ class Model:
         self.tokenizer = tokenizer
         self.sampling = sampling or {}  # what its folder recommends; lies below what a caller gives
         self.is_chat_tuned = is_chat_tuned  # a base model goes on with a text, where a tuned one answers
+        self._engine: Engine | None = None
 
     def generate(self, prompt: str = "", **sampling: Any) -> Generation:
         """Return the text that follows `prompt`; an empty prompt begins a new document.
@@ -82,7 +87,7 @@ class Model:
 
     def reply(self, prompt: str, settings: SamplingSettings) -> Reply:
         """Return the text after `prompt` as a `Reply`: pieces first, figures afterwards."""
-        return Reply(self.network, self.tokenizer, encode_prompt(prompt, self.tokenizer, self.network.config.context), settings)
+        return self._reply(encode_prompt(prompt, self.tokenizer, self.network.config.context), settings)
 
     def chat_reply(self, messages: list[dict[str, str]], settings: SamplingSettings) -> tuple[Reply, int]:
         """Return the answer as a `Reply`, and how many of the oldest messages were left out."""
@@ -90,16 +95,34 @@ class Model:
         require_answerable(messages)
         context = self.network.config.context
         ids, num_dropped = fit_conversation(messages, self.tokenizer, context=context, max_tokens=settings.max_tokens)
-        return Reply(self.network, self.tokenizer, ids, settings), num_dropped
+        return self._reply(ids, settings), num_dropped
+
+    def _reply(self, ids: list[int], settings: SamplingSettings) -> Reply:
+        engine = self._engine_for(len(ids) + settings.max_tokens)
+        return Reply(self.network, self.tokenizer, ids, settings, engine=engine)
+
+    def _engine_for(self, num_tokens: int) -> "Engine":
+        """Return an engine for so many tokens of prompt and text: the last one, or one of twice its size where that is too small.
+
+        A context can be much longer than what is asked for, and its cache larger than the memory.
+        """
+        needed = min(num_tokens, self.network.config.context)
+        if self._engine is None or self._engine.runner.max_tokens < needed:
+            size = max(_FEWEST_POSITIONS, 1 << (needed - 1).bit_length())
+            self._engine = make_engine(self.network, self.tokenizer, num_tokens=size, num_slots=_SLOTS)
+        return self._engine
 
 
-def load(path: str | os.PathLike[str], *, device: str = "cpu", dtype: torch.dtype | None = None) -> Model:
+def load(
+    path: str | os.PathLike[str], *, device: str = "cpu", dtype: torch.dtype | None = None, scheme: str | None = None
+) -> Model:
     """Return the model of a run, a checkpoint or a Hugging Face-style folder; `dtype` None is the one that is fast there.
 
+    `scheme` (int8, int4) packs the weights.
     Raises: ConfigError for a device that is not there, CheckpointError for a folder that holds no sound model.
     """
     check_device(device)
-    network, tokenizer = load_model(Path(path), device=device, dtype=dtype or _fast_dtype(device))
+    network, tokenizer = load_model(Path(path), device=device, dtype=dtype or _fast_dtype(device), scheme=scheme)
     generation = _generation_config(Path(path))
     return Model(network, tokenizer, is_chat_tuned=generation.get("chat") is True, sampling=_recommended(generation))
 
