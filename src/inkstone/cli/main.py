@@ -27,6 +27,7 @@ VERBS: dict[str, str] = {
     "evaluate": "perplexity, accuracy and bits per byte, with baselines",
     "generate": "continue a prompt",
     "chat": "talk with a model in the terminal",
+    "serve": "an OpenAI-compatible API and a web page for trained models",
     "quantize": "weights in int8 or int4, and what that costs in quality",
     "export": "a model for other programs: a Hugging Face folder or a GGUF file",
     "import": "a Hugging Face-style folder as a run",
