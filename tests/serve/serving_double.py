@@ -117,7 +117,7 @@ class Panic(BaseException):
 
 
 RAISED = {
-    "bug": RuntimeError("/home/someone/secret.py at 0x7f0012345678"),
+    "bug": RuntimeError("/srv/hidden/secret.py at 0x7f0012345678"),
     "panic": Panic("index out of bounds"),
 }
 

@@ -1,12 +1,10 @@
 """The web application: the routes, and around them the one place where requests are refused, named, counted and logged.
 
-A file in `serve/routes` with a function `routes()` is all that a new group of addresses needs.
+A file in `serve/routes` with a function `routes()`, and its name in `_GROUPS`, is all that a new group of addresses needs.
 """
 
 import asyncio
-import importlib
 import logging
-import pkgutil
 import re
 import secrets
 import time
@@ -21,7 +19,6 @@ from starlette.responses import Response
 from starlette.routing import Route
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-import inkstone.serve.routes
 from inkstone.serve.config import ServeSettings, is_loopback
 from inkstone.serve.errors import error_response, to_api_error
 from inkstone.serve.guards import Guard, Headers, is_public
@@ -29,7 +26,9 @@ from inkstone.serve.lifecycle import Lifecycle, answers_in_every_phase
 from inkstone.serve.logs import NAME, escape
 from inkstone.serve.metrics import Metrics
 from inkstone.serve.models import ServedModels
+from inkstone.serve.routes import chat, completions, health, models, openapi, page, tokenize
 
+_GROUPS = (health, models, completions, chat, tokenize, openapi)
 CALLER_LEFT = 499  # in logs and metrics only: nobody is there to read it
 _METHODS = ("GET", "HEAD", "POST", "OPTIONS")
 _REQUEST_ID = re.compile(r"[A-Za-z0-9._-]{1,64}")
@@ -70,13 +69,8 @@ def build_app(state: ServerState, routes: Sequence[Route] | None = None) -> Star
 
 
 def find_routes(*, has_page: bool = True) -> list[Route]:
-    """Return the routes of every module in `serve/routes`, those of the page only where there is to be one."""
-    names = sorted(module.name for module in pkgutil.iter_modules(inkstone.serve.routes.__path__))
-    found: list[Route] = []
-    for name in names:
-        if name != "page" or has_page:
-            found += importlib.import_module(f"inkstone.serve.routes.{name}").routes()
-    return found
+    """Return the routes of every group, and those of the page where there is to be one."""
+    return [route for group in (*_GROUPS, *([page] if has_page else [])) for route in group.routes()]
 
 
 def request_id(request: Request) -> str:
