@@ -1,14 +1,17 @@
 """Generation with a scripted model (rows P01-P05, P09, P13, P14), then with the real one (the cache equals the full forward)."""
 
 import dataclasses
+import itertools
 import types
 
 import pytest
 import torch
+from fake_runner import Ear, ask, run_until_idle
 
 from inkstone.base.errors import CheckpointError, RequestError
 from inkstone.infer.config import SamplingSettings
-from inkstone.infer.generate import Decoder, Reply
+from inkstone.infer.engine import Engine
+from inkstone.infer.generate import Reply, make_engine
 from inkstone.infer.prompt import encode_prompt, silent_ids, stop_ids
 from inkstone.nn.config import ModelConfig
 from inkstone.nn.transformer import Transformer
@@ -18,29 +21,33 @@ torch.set_num_threads(1)
 TEXTS = ["The stone 砚台 and the ink 墨。\n", "a b c d e f g 你好 <|im_end|>"] * 3
 
 
-class ScriptedModel(torch.nn.Module):
+class ScriptedRunner:
     """Says `script[0]` after a prompt of any length, then `script[1]`, and then starts again; all else is 20 nats less likely."""
 
     def __init__(self, script, vocab_size, context=64):
-        super().__init__()
-        self.anchor = torch.nn.Parameter(torch.zeros(1))
-        self.script, self.prompt_length = torch.tensor(script), None
-        self.config = types.SimpleNamespace(context=context, vocab_size=vocab_size)
+        self.num_slots, self.max_tokens, self.chunk_tokens, self.vocab_size = 1, context, 8, vocab_size
+        self.script, self.prompt_length = torch.tensor(script), 0
 
-    def new_cache(self, batch_size, max_tokens, dtype=None):
-        self.prompt_length = None
-        return types.SimpleNamespace(length=0, max_tokens=max_tokens)
+    def prefill(self, slot, ids, start):
+        assert start + len(ids) <= self.max_tokens
+        self.prompt_length = start + len(ids)
+        return torch.arange(1 - len(ids), 1)[:, None].float()
 
-    def forward(self, tokens, document_BT=None, cache=None):
-        self.prompt_length = self.prompt_length or tokens.shape[1]
-        assert cache.length + tokens.shape[1] <= cache.max_tokens
-        position = torch.arange(cache.length, cache.length + tokens.shape[1]) - (self.prompt_length - 1)
-        cache.length += tokens.shape[1]
-        return position.expand(len(tokens), -1)[..., None].float()
+    def decode(self, ids, slots, positions):
+        assert max(positions) < self.max_tokens
+        return torch.tensor(positions)[:, None].float() - (self.prompt_length - 1)
 
     def logits(self, hidden):
-        wanted = self.script[hidden[..., 0].long() % len(self.script)]
-        return 20.0 * torch.nn.functional.one_hot(wanted, self.config.vocab_size).float()
+        wanted = self.script[hidden[:, 0].long() % len(self.script)]
+        return 20.0 * torch.nn.functional.one_hot(wanted, self.vocab_size).float()
+
+    def copy(self, source, target, num_tokens):
+        raise AssertionError("one slot")
+
+
+def make_reply(runner, tokenizer, prompt_ids, **sampling):
+    model = types.SimpleNamespace(config=types.SimpleNamespace(context=runner.max_tokens))
+    return Reply(model, tokenizer, prompt_ids, SamplingSettings(**sampling), engine=Engine(runner, tokenizer))
 
 
 @pytest.fixture(scope="module")
@@ -50,8 +57,8 @@ def tokenizer() -> Tokenizer:
 
 def say(tokenizer, script, *, prompt="a", context=64, vocab_size=None, **sampling):
     ids = tokenizer.encode(script) if isinstance(script, str) else script
-    model = ScriptedModel(ids, vocab_size or tokenizer.vocab_size, context)
-    reply = Reply(model, tokenizer, encode_prompt(prompt, tokenizer, context), SamplingSettings(temperature=0.0, **sampling))
+    runner = ScriptedRunner(ids, vocab_size or tokenizer.vocab_size, context)
+    reply = make_reply(runner, tokenizer, encode_prompt(prompt, tokenizer, context), temperature=0.0, **sampling)
     pieces = list(reply)
     generation = reply.result()
     assert "".join(pieces) == generation.text
@@ -164,20 +171,60 @@ def test_ids_beyond_the_tokenizer_and_tokens_without_text_are_never_drawn(tokeni
 
 
 def test_scores_that_are_not_finite_are_a_checkpoint_error(tokenizer):
-    class Broken(ScriptedModel):
+    class Broken(ScriptedRunner):
         def logits(self, hidden):
             return super().logits(hidden) * float("nan")
 
-    reply = Reply(Broken([9], tokenizer.vocab_size), tokenizer, [9], SamplingSettings(temperature=1.0))
+    reply = make_reply(Broken([9], tokenizer.vocab_size), tokenizer, [9], temperature=1.0)
     with pytest.raises(CheckpointError, match="finite"):
         list(reply)
 
 
 def test_leaving_early_is_a_cancellation_that_keeps_what_was_said(tokenizer):
-    reply = Reply(ScriptedModel(tokenizer.encode("a"), tokenizer.vocab_size), tokenizer, [9], SamplingSettings(temperature=0.0))
+    reply = make_reply(ScriptedRunner(tokenizer.encode("a"), tokenizer.vocab_size), tokenizer, [9], temperature=0.0)
     for _ in reply:
         break
     assert dataclasses.astuple(reply.result())[:3] == ("a", 1, "cancelled")
+
+
+def test_a_reply_that_is_interrupted_or_dropped_gives_its_slot_back(tokenizer):
+    runner = ScriptedRunner(tokenizer.encode("a"), tokenizer.vocab_size)
+    engine = Engine(runner, tokenizer)
+    model = types.SimpleNamespace(config=types.SimpleNamespace(context=64))
+
+    def reply():
+        return Reply(model, tokenizer, [9], SamplingSettings(temperature=0.0, max_tokens=5), engine=engine)
+
+    dropped = reply()
+    next(iter(dropped))
+    del dropped
+    decode, runner.decode = runner.decode, None
+
+    def interrupt(*_):
+        raise KeyboardInterrupt
+
+    interrupted = reply()
+    next(iter(interrupted))
+    runner.decode = interrupt
+    with pytest.raises(KeyboardInterrupt):
+        next(iter(interrupted))
+    runner.decode = decode
+    assert dataclasses.astuple(interrupted.result())[:3] == ("a", 1, "cancelled")
+    reply()  # never iterated: takes no slot
+    assert reply().finish().text == "aaaaa"
+    assert (engine.stats().cancelled, engine.stats().free_slots) == (2, 1)
+
+
+def test_replies_of_one_engine_can_be_read_in_turn(tokenizer):
+    model = tiny(tokenizer)
+    engine = make_engine(model, tokenizer, num_tokens=48, num_slots=2)
+    settings = [SamplingSettings(seed=seed, temperature=1.0, max_tokens=12) for seed in range(3)]
+    alone = [Reply(model, tokenizer, [40, 41], some).finish().text for some in settings]
+    replies = [Reply(model, tokenizer, [40, 41], some, engine=engine) for some in settings]
+    texts = ["", "", ""]
+    for pieces in itertools.zip_longest(*replies, fillvalue=""):
+        texts = [text + piece for text, piece in zip(texts, pieces, strict=True)]
+    assert texts == alone
 
 
 CONFIGS = {
@@ -198,14 +245,22 @@ def test_cached_decode_equals_full_forward(tokenizer, name):
     with torch.no_grad():
         for parameter in model.parameters():
             parameter.add_(torch.randn_like(parameter) * 0.05)
-    settings = SamplingSettings(temperature=0.0, max_tokens=64)
-    decoder = Decoder(model, ids, settings, seed=0, vocab_size=tokenizer.vocab_size, banned=[])
-    while not decoder.is_full:
+    banned = silent_ids(tokenizer, stop_ids(tokenizer))
+    for token in draw_ids(model, tokenizer, ids, temperature=0.0, max_tokens=64):
         with torch.inference_mode():
-            expected = int(model.logits(model(torch.tensor([ids]))[:, -1]).argmax())
-        ids.append(decoder.next_id())
-        assert ids[-1] == expected
+            logits = model.logits(model(torch.tensor([ids]))[:, -1])[0]
+            logits[banned] = -torch.inf
+        assert token == int(logits.argmax())
+        ids.append(token)
     assert len(ids) == model.config.context + 1
+
+
+def draw_ids(model, tokenizer, ids, **sampling):
+    """Return the drawn tokens, not stopping at the end of a text."""
+    engine, ear = make_engine(model, tokenizer, num_tokens=100), Ear()
+    engine.submit(ask(ids, ignore_end=True, **sampling), ear)
+    run_until_idle(engine)
+    return ear.ids
 
 
 def draw_text(tokenizer, **sampling):
@@ -222,9 +277,7 @@ def test_the_same_seed_gives_the_same_text_and_a_seed_that_nobody_gave_is_told(t
 
 def test_rules_that_look_back_see_prompt_and_text(tokenizer):
     model, ids = tiny(tokenizer), tokenizer.encode("The")
-    settings = SamplingSettings(temperature=0.0, no_repeat_ngram=1, max_tokens=40)
-    decoder = Decoder(model, ids, settings, seed=0, vocab_size=tokenizer.vocab_size, banned=[])
-    drawn = ids + [decoder.next_id() for _ in range(30)]
+    drawn = ids + draw_ids(model, tokenizer, ids, temperature=0.0, no_repeat_ngram=1, max_tokens=30)
     assert len(set(drawn)) == len(drawn)
 
 

@@ -126,7 +126,7 @@ class Engine:
 
         Raises: RequestError for what cannot be answered, QueueFull, EngineClosed.
         """
-        self._check(request)
+        self.check(request)
         sequence = LiveSequence(request, listener, self.tokenizer, capacity=self.runner.max_tokens, clock=self._clock)
         with self._lining_up:
             if self._closed is not None:
@@ -173,7 +173,8 @@ class Engine:
                 sequence.fail(error)
             self._settle()
 
-    def _check(self, request: Request) -> None:
+    def check(self, request: Request) -> None:
+        """Raises: RequestError for what cannot be answered."""
         ids, bias = request.prompt_ids, request.settings.logit_bias
         if not ids:
             raise RequestError("prompt: expected at least one token, found none")
