@@ -24,6 +24,8 @@ from inkstone.serve.server import bind, run_server
 
 QUICK = {"port": 0, "header_seconds": 0.5, "body_seconds": 0.5, "idle_seconds": 0.6, "write_seconds": 0.6, "grace_seconds": 5.0}
 
+PATIENCE = 15.0  # seconds after which a test gives up on a server that should have done something long before
+
 
 class FakeThread:
     """An engine thread that sends `num_pieces` letters to each listener, one every `seconds`."""
@@ -171,28 +173,36 @@ def running(keys=(), load=None, **settings):
         assert not thread.is_alive(), "the server did not end"
 
 
-def wait_until(condition, seconds=10.0):
+def wait_until(condition, seconds=PATIENCE):
     deadline = time.monotonic() + seconds
     while not condition():
         assert time.monotonic() < deadline, "this did not come true"
         time.sleep(0.01)
 
 
-def exchange(address, data, *, seconds=5.0):
-    """Send bytes on a socket of their own and return all that comes back until the server closes, or `seconds` are over."""
-    with socket.create_connection(address, timeout=seconds) as connection:
+def exchange(address, data):
+    """Send bytes on a socket of their own and return all that comes back until the server closes."""
+    with socket.create_connection(address, timeout=PATIENCE) as connection:
         with contextlib.suppress(ConnectionError):
             connection.sendall(data)
         return read_all(connection)
 
 
 def read_all(connection):
-    """Return what comes until the end, a reset or the socket's timeout."""
+    """Return what comes until the server closes or resets; TimeoutError when it does neither."""
     found = b""
-    with contextlib.suppress(ConnectionError, TimeoutError):
+    with contextlib.suppress(ConnectionError):
         while piece := connection.recv(65536):
             found += piece
     return found
+
+
+def request(path="/v1/take", body=b"", *headers, method="POST", host="localhost", kind="application/json"):
+    """Return the bytes of a request with a length, unless the headers speak of one themselves."""
+    lines = [f"{method} {path} HTTP/1.1", f"Host: {host}", *([f"Content-Type: {kind}"] if kind else []), *headers]
+    if not any(line.lower().startswith(("content-length", "transfer-encoding")) for line in lines):
+        lines.append(f"Content-Length: {len(body)}")
+    return "\r\n".join([*lines, "", ""]).encode("latin-1") + body
 
 
 def status_of(answer):
