@@ -54,6 +54,13 @@ def test_the_run_loads_and_generates(data, tmp_path):
     assert model.generate("砚", max_tokens=4, seed=1).tokens <= 4
 
 
+def test_bf16_weights_are_multiplied_in_what_is_fast_here(data, tmp_path, monkeypatch):
+    inkstone.pretrain(data=str(data), out=str(tmp_path / "run"), model=MODEL, train=TRAIN, **REST)
+    monkeypatch.setattr("inkstone.api.fast_precision", lambda: "fp32")
+    network = inkstone.load(tmp_path / "run", dtype=torch.bfloat16).network
+    assert (network.embed.weight.dtype, network.compute_dtype) == (torch.bfloat16, torch.float32)
+
+
 def test_the_same_call_goes_on_and_overwrite_starts_anew(data, tmp_path):
     first = inkstone.pretrain(data=data, out=tmp_path / "run", model=MODEL, train=TRAIN, **REST)
     longer = inkstone.pretrain(data=data, out=tmp_path / "run", model=MODEL, train=TRAIN | {"max_steps": 5}, **REST)

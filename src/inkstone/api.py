@@ -123,6 +123,8 @@ def load(
     """
     check_device(device)
     network, tokenizer = load_model(Path(path), device=device, dtype=dtype or _fast_dtype(device), scheme=scheme)
+    if device == "cpu" and network.compute_dtype == torch.bfloat16 and fast_precision() == "fp32":
+        network.compute_dtype = torch.float32  # bf16 weights halve what is read; products of it are very slow on this processor
     generation = _generation_config(Path(path))
     return Model(network, tokenizer, is_chat_tuned=generation.get("chat") is True, sampling=_recommended(generation))
 

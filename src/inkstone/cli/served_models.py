@@ -84,7 +84,7 @@ def describe_precision(model: "Model") -> str:
     from inkstone.quant.apply import scheme_of
 
     names = {torch.float32: "fp32", torch.bfloat16: "bf16", torch.float16: "fp16"}
-    return scheme_of(model.network) or names.get(model.network.compute_dtype, str(model.network.compute_dtype))
+    return scheme_of(model.network) or names[model.network.embed.weight.dtype]
 
 
 def _context(settings: ServeSettings, model: "Model", folder: Path) -> int:
