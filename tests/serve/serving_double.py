@@ -22,7 +22,7 @@ from inkstone.serve.errors import error_bytes, error_object, to_api_error
 from inkstone.serve.models import ServedModel
 from inkstone.serve.server import bind, run_server
 
-QUICK = {"port": 0, "header_seconds": 0.5, "body_seconds": 0.5, "idle_seconds": 0.15, "write_seconds": 0.6, "grace_seconds": 5.0}
+QUICK = {"port": 0, "header_seconds": 0.5, "body_seconds": 0.5, "idle_seconds": 0.05, "write_seconds": 0.6, "grace_seconds": 5.0}
 
 PATIENCE = 15.0  # seconds after which a test gives up on a server that should have done something long before
 

@@ -4,7 +4,7 @@ import re
 
 import httpx
 import pytest
-from serving_double import error_of, exchange, fake_app, fake_model, fake_state, request, status_of
+from serving_double import error_of, exchange, fake_app, fake_model, fake_state, request, running, status_of
 from starlette.testclient import TestClient
 
 from inkstone.base.errors import InkstoneError
@@ -151,8 +151,8 @@ def test_the_packages_own_page_is_whole():
     assert {"/", "/index.html"} <= paths
 
 
-def test_a_real_client_keeps_its_connection(server):
-    with httpx.Client() as client:
+def test_a_real_client_keeps_its_connection():
+    with running(idle_seconds=60) as server, httpx.Client() as client:
         for _ in range(3):
             assert client.post(f"{server.url}/v1/take", json={"a": 1}).json() == {"a": 1}
         assert len(client._transport._pool.connections) == 1

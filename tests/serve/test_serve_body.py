@@ -21,7 +21,7 @@ JSON_VALUES = st.recursive(
 
 
 @given(st.dictionaries(st.text(st.characters(exclude_categories=["Cs"])), JSON_VALUES), st.booleans())
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=100, deadline=None)
 def test_every_plain_object_is_read_as_it_was_written(value, ensure_ascii):
     assert parse_object(json.dumps(value, ensure_ascii=ensure_ascii).encode()) == value
 

@@ -38,7 +38,7 @@ def test_each_kind_of_failure_has_its_status_type_and_code(raised, status, kind,
 
 
 @given(st.text(max_size=9000), st.text(max_size=300), st.sampled_from(["", "\x00", "\ud800", "😀", '"\\']))
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=60, deadline=None)
 def test_an_error_object_is_valid_json_of_at_most_4_kilobytes(message, param, unit):
     content = error_bytes(error_object(ApiError(400, message + unit * 9000, param=param, code="x")))
     assert len(content) <= 4096
