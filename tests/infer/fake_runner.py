@@ -14,12 +14,13 @@ class HashRunner:
     """Keeps for each position a hash of all that was written up to it: the token, and in which chunk (start, length) or by decoding.
 
     So a position that was written in another way than in a lone sequence changes everything behind it. `habit` makes token t be
-    followed by the same one most of the time, so that guesses are sometimes right.
+    followed by the same one most of the time, so that guesses are sometimes right. With `is_exact` false it does not matter how a
+    position was written, and a prefill may begin anywhere, as in a draft model.
     """
 
-    def __init__(self, vocab_size, *, num_slots=2, max_tokens=32, chunk_tokens=4, habit=0.0):
+    def __init__(self, vocab_size, *, num_slots=2, max_tokens=32, chunk_tokens=4, habit=0.0, is_exact=True):
         self.vocab_size, self.num_slots, self.max_tokens, self.chunk_tokens = vocab_size, num_slots, max_tokens, chunk_tokens
-        self.habit = habit
+        self.habit, self.is_exact = habit, is_exact
         self.slots = [[] for _ in range(num_slots)]  # (token, hash) of each position
         self.prefilled, self.decoded, self.copied, self.broken = 0, 0, 0, {}
 
@@ -28,7 +29,7 @@ class HashRunner:
         assert 0 <= position <= len(held) and position < self.max_tokens, (position, len(held))
         before = held[position - 1][1] if position else 7
         del held[position:]
-        held.append((token, hash((before, token, *how)) & MASK))
+        held.append((token, hash((before, token, *(how if self.is_exact else DECODED))) & MASK))
 
     def hidden(self, slot):
         token, found = self.slots[slot][-1]
@@ -39,7 +40,7 @@ class HashRunner:
             raise MemoryError(f"{name} is broken")
 
     def prefill(self, slot, ids, start):
-        assert 0 < len(ids) <= self.chunk_tokens and start % self.chunk_tokens == 0
+        assert 0 < len(ids) <= self.chunk_tokens and (start % self.chunk_tokens == 0 or not self.is_exact)
         self.fail("prefill", [slot])
         rows = []
         for i, token in enumerate(ids):

@@ -14,7 +14,7 @@ from inkstone.infer.draw import Sampler
 from inkstone.infer.engine import Engine, EngineClosed, QueueFull
 from inkstone.infer.prompt import silent_ids, stop_ids
 from inkstone.infer.sampling import BANNED, History
-from inkstone.infer.speculate import PromptLookup
+from inkstone.infer.speculate import DraftModel, PromptLookup
 from inkstone.text.tokenizer import Tokenizer, train_bpe
 
 torch.set_num_threads(1)
@@ -95,7 +95,8 @@ def test_any_schedule_gives_each_request_what_it_gets_alone(tokenizer, block):
             "max_tokens": rng.choice([16, 24, 40]),
         }
         runner = HashRunner(tokenizer.vocab_size + 3, num_slots=rng.choice([1, 2, 3, 5]), **shape)
-        speculator = rng.choice([None, PromptLookup(rng.choice([1, 3, 8]))])
+        draft = HashRunner(tokenizer.vocab_size, num_slots=5, max_tokens=30, chunk_tokens=9, habit=shape["habit"], is_exact=False)
+        speculator = rng.choice([None, PromptLookup(rng.choice([1, 3, 8])), DraftModel(draft, tokenizer, rng.choice([1, 4]))])
         engine = Engine(runner, tokenizer, speculator=speculator, reuses_prefixes=rng.random() < 0.7)
         asked = []
         while len(asked) < 8 or engine.has_work:

@@ -8,8 +8,9 @@ from fake_runner import Ear, HashRunner, ask, run_until_idle
 from hypothesis import given
 from hypothesis import strategies as st
 
+from inkstone.base.errors import ConfigError
 from inkstone.infer.engine import Engine
-from inkstone.infer.speculate import PromptLookup, look_up
+from inkstone.infer.speculate import DraftModel, PromptLookup, look_up
 from inkstone.text.tokenizer import Tokenizer, train_bpe
 
 torch.set_num_threads(1)
@@ -42,8 +43,8 @@ def test_a_look_up_guesses_nothing_where_nothing_repeats(ids):
     assert look_up(array("q", list(dict.fromkeys(ids))), 4) == []
 
 
-def answers(tokenizer, speculator, habit=9.0, **sampling):
-    runner = HashRunner(tokenizer.vocab_size, num_slots=3, max_tokens=96, habit=habit)
+def answers(tokenizer, speculator, *, is_exact=True, **sampling):
+    runner = HashRunner(tokenizer.vocab_size, num_slots=3, max_tokens=96, habit=9.0, is_exact=is_exact)
     engine = Engine(runner, tokenizer, speculator=speculator)
     requests = [ask([30 + i, 40, 41], seed=i, ignore_end=True, max_tokens=60, **sampling) for i in range(4)]
     ears = [Ear() for _ in requests]
@@ -86,3 +87,43 @@ def test_no_guess_reaches_beyond_what_a_sequence_may_draw(tokenizer):
 
     plain, *_ = answers(tokenizer, None, temperature=1.0)
     assert answers(tokenizer, Eager(), temperature=1.0)[0] == plain  # the runner asserts its positions
+
+
+SAMPLINGS = [{"temperature": 0.0}, {"temperature": 1.0}, {"temperature": 1.0, "repetition_penalty": 1.2, "no_repeat_ngram": 3}]
+
+
+@pytest.mark.parametrize("sampling", SAMPLINGS)
+def test_a_draft_that_is_the_model_itself_is_always_right_for_it_draws_with_the_same_numbers(tokenizer, sampling):
+    draft = DraftModel(HashRunner(tokenizer.vocab_size, num_slots=3, max_tokens=96, habit=9.0, is_exact=False), tokenizer)
+    plain, *_ = answers(tokenizer, None, is_exact=False, **sampling)
+    guessed, stats, _ = answers(tokenizer, draft, is_exact=False, **sampling)
+    assert guessed == plain
+    assert stats.accepted_tokens == stats.proposed_tokens > 100
+
+
+@pytest.mark.parametrize("sampling", SAMPLINGS)
+def test_a_draft_that_differs_costs_guesses_and_no_token(tokenizer, sampling):
+    draft = HashRunner(tokenizer.vocab_size + 2, num_slots=3, max_tokens=50, chunk_tokens=5, habit=7.0, is_exact=False)
+    plain, *_ = answers(tokenizer, None, **sampling)
+    guessed, stats, _ = answers(tokenizer, DraftModel(draft, tokenizer, 3), **sampling)
+    assert guessed == plain
+    assert 0 < stats.accepted_tokens < stats.proposed_tokens
+
+
+def test_a_drafts_slot_holds_exactly_what_its_sequence_says_even_when_another_had_it_before(tokenizer):
+    runner = HashRunner(tokenizer.vocab_size, num_slots=1, max_tokens=96, chunk_tokens=5, is_exact=False)
+    engine = Engine(
+        HashRunner(tokenizer.vocab_size, num_slots=1, max_tokens=96), tokenizer, speculator=DraftModel(runner, tokenizer)
+    )
+    for prompt in (range(30, 60), range(30, 45), [30], range(40, 90)):
+        ear = Ear()
+        engine.submit(ask(prompt, temperature=1.0, max_tokens=4, ignore_end=True), ear)
+        run_until_idle(engine)
+        ids = [*prompt, *ear.ids]
+        held = [token for token, _ in runner.slots[0]]
+        assert held[: len(prompt)] == ids[: len(prompt)] and len(held) >= len(prompt)
+
+
+def test_a_draft_with_fewer_tokens_than_the_tokenizer_is_refused(tokenizer):
+    with pytest.raises(ConfigError, match=f"the draft model has 99 tokens and the tokenizer {tokenizer.vocab_size}"):
+        DraftModel(HashRunner(99), tokenizer)

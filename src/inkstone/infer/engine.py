@@ -19,9 +19,9 @@ from inkstone.infer.prompt import check_length
 from inkstone.infer.request import Listener, Request, TokenLogprob
 from inkstone.infer.runner import Runner
 from inkstone.infer.sequence import LiveSequence
+from inkstone.infer.speculate import FIRST_GUESSES, Speculator, next_patience, share_room
 
 if TYPE_CHECKING:
-    from inkstone.infer.speculate import Speculator
     from inkstone.text.tokenizer import Tokenizer
 
 MAX_WAITING = 64
@@ -100,7 +100,7 @@ class Engine:
         tokenizer: "Tokenizer",
         *,
         max_waiting: int = MAX_WAITING,
-        speculator: "Speculator | None" = None,
+        speculator: Speculator | None = None,
         reuses_prefixes: bool = True,
         clock: Callable[[], float] = time.perf_counter,
     ) -> None:
@@ -128,6 +128,7 @@ class Engine:
         """
         self.check(request)
         sequence = LiveSequence(request, listener, self.tokenizer, capacity=self.runner.max_tokens, clock=self._clock)
+        sequence.patience = FIRST_GUESSES
         with self._lining_up:
             if self._closed is not None:
                 raise EngineClosed(f"{self._closed} - send the request again later")
@@ -278,7 +279,8 @@ class Engine:
         """Return what each sequence may draw next; no more than it could take, the token after the last guess included."""
         if self._speculator is None or not sequences:
             return {}
-        room = [sequence.limit - sequence.num_drawn - 1 for sequence in sequences]
+        left = [sequence.limit - sequence.num_drawn - 1 for sequence in sequences]
+        room = share_room(left, [sequence.patience for sequence in sequences])
         try:
             proposed = self._speculator.propose(sequences, room)
         except Exception as error:  # a guess is never needed
@@ -358,12 +360,15 @@ class Engine:
 
 def _accept(turn: _Turn, chosen: Sequence[TokenLogprob | Exception]) -> None:
     """Push drawn tokens as long as they are what was guessed; the first that is not is still right, those behind it are not."""
-    sequence, guess = turn.sequence, turn.rows[-1].guesses
+    sequence, guess, num_right = turn.sequence, turn.rows[-1].guesses, 0
     for i, token in enumerate(chosen):
         if isinstance(token, Exception):
             sequence.fail(token)
-            return
+            break
         sequence.push(token)
         if sequence.is_over or i == len(guess) or token.token_id != guess[i]:
-            return
-        sequence.accepted_tokens += 1
+            break
+        num_right += 1
+    if guess:
+        sequence.accepted_tokens += num_right
+        sequence.patience = next_patience(len(guess), num_right)

@@ -35,6 +35,7 @@ class LiveSequence:
         self.is_cancelled = False
         self.finish: FinishReason | None = None
         self.error: Exception | None = None
+        self.patience = 0  # how many guesses are made for it
         self.cached_tokens = self.proposed_tokens = self.accepted_tokens = 0
         self._ends = frozenset() if request.ignore_end else stop_ids(tokenizer)
         self._listener, self._clock = listener, clock
