@@ -27,11 +27,7 @@ def load_kernels() -> ctypes.CDLL | None:
     if compiler is None:
         return None
     try:
-        path = _library_path(compiler)
-        if not path.exists():
-            _compile(compiler, path)
-        _share_openmp()
-        return ctypes.CDLL(str(path))
+        return _load(compiler, threads=True) or _load(compiler, threads=False)
     except (OSError, subprocess.SubprocessError) as error:
         detail = getattr(error, "stderr", None) or str(error)
         warn(f"the decoding kernels could not be built, torch's are used instead: {str(detail).strip()[:300]}")
@@ -46,10 +42,25 @@ def find_compiler() -> str | None:
     return None
 
 
-def _library_path(compiler: str) -> Path:
-    """Return where the library of this source, compiler, processor and torch belongs."""
+def _load(compiler: str, *, threads: bool) -> ctypes.CDLL | None:
+    """Return the library, compiled where that has not been done; None when its threads need an OpenMP that is not there."""
+    path = _library_path(compiler, threads)
+    try:
+        if not path.exists():
+            _compile(compiler, path, threads)
+        if threads and (openmp := _torch_openmp()) is not None:
+            ctypes.CDLL(str(openmp), mode=ctypes.RTLD_GLOBAL)
+        return ctypes.CDLL(str(path))
+    except (OSError, subprocess.SubprocessError):
+        if threads:
+            return None
+        raise
+
+
+def _library_path(compiler: str, threads: bool) -> Path:
+    """Return where the library of this source, compiler and processor belongs."""
     version = subprocess.run([compiler, "--version"], capture_output=True, text=True, check=True, timeout=_SECONDS).stdout
-    parts = [_SOURCE.read_text(encoding="utf-8"), version, *_FLAGS, *sorted(cpu_flags())]
+    parts = [_SOURCE.read_text(encoding="utf-8"), version, str(threads), *_FLAGS, *sorted(cpu_flags())]
     key = hashlib.sha256("\0".join(parts).encode()).hexdigest()[:16]
     folder = Path(platformdirs.user_cache_dir("inkstone")) / "kernels"
     try:
@@ -59,14 +70,15 @@ def _library_path(compiler: str) -> Path:
     return folder / f"kernels-{key}.so"
 
 
-def _compile(compiler: str, path: Path) -> None:
+def _compile(compiler: str, path: Path, threads: bool) -> None:
     """Write the library under its final name only when it is whole: another process may be doing the same."""
     with tempfile.TemporaryDirectory(dir=path.parent) as folder:
         compiled, linked = Path(folder) / "kernels.o", Path(folder) / "kernels.so"
+        openmp = ["-fopenmp"] if threads else []
         # Linked without OpenMP: its symbols come from the copy inside torch. Two copies would be two teams fighting for the cores.
-        link = [] if _torch_openmp() else ["-fopenmp"]
+        link = [] if _torch_openmp() else openmp
         commands = [
-            [compiler, *_FLAGS, "-fopenmp", "-c", str(_SOURCE), "-o", str(compiled)],
+            [compiler, *_FLAGS, *openmp, "-c", str(_SOURCE), "-o", str(compiled)],
             [compiler, "-shared", *link, str(compiled), "-o", str(linked), "-lm"],
         ]
         for command in commands:
@@ -80,9 +92,3 @@ def _torch_openmp() -> Path | None:
     found = sorted((Path(torch.__file__).parent / "lib").glob("lib[gi]omp*.so*"))
     beside = sorted((Path(torch.__file__).parent.parent / "torch.libs").glob("lib[gi]omp*.so*"))
     return next(iter(found + beside), None)
-
-
-def _share_openmp() -> None:
-    openmp = _torch_openmp()
-    if openmp is not None:
-        ctypes.CDLL(str(openmp), mode=ctypes.RTLD_GLOBAL)

@@ -11,7 +11,7 @@
 #include <stdint.h>
 #include <string.h>
 #ifdef _OPENMP
-#include <omp.h>
+int omp_get_thread_num(void), omp_get_num_threads(void);    /* the header is not installed with every compiler */
 #else
 #define omp_get_thread_num() 0
 #define omp_get_num_threads() 1
@@ -94,7 +94,9 @@ static inline vec max8(vec a, vec b) {
 #ifdef X86
     return (vec)_mm256_max_ps((__m256)a, (__m256)b);
 #else
-    return a > b ? a : b;
+    vec r;
+    for (int i = 0; i < 8; i++) r[i] = a[i] > b[i] ? a[i] : b[i];
+    return r;
 #endif
 }
 
