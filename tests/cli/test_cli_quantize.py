@@ -185,6 +185,15 @@ def test_a_wrong_call_says_what_is_wrong(trained, tmp_path, capsys, argv, code, 
     assert (found, words in err) == (code, True), err
 
 
+def test_int4_can_be_calibrated_and_says_so(trained, tmp_path, capsys):
+    argv = ("quantize", trained / "run", "--calibrate", trained / "data", "--max-tokens", 40)
+    found = figures(capsys, *argv, "--scheme", "int4", "--out", tmp_path / "q")
+    assert found["calibrated_on"] == str(trained / "data")
+    assert "- calibrated on a text" in (tmp_path / "q" / "README.md").read_text()
+    code, _, err = call(capsys, *argv, "--scheme", "int8", "--out", tmp_path / "r")
+    assert code == 2 and "int8 loses next to nothing" in err
+
+
 def test_packed_weights_are_neither_packed_again_nor_trained(packed, tmp_path, capsys):
     folder, out, scheme = packed
     code, _, err = call(capsys, "quantize", out, "--scheme", "int8", "--out", tmp_path / "q")

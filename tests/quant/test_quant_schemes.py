@@ -147,15 +147,6 @@ def test_int4_finds_a_scale_as_good_as_the_plain_ones():
         assert (error <= other * (1 + 1e-5)).all() and error.sum() < 0.95 * other.sum()
 
 
-def test_int4_spares_the_columns_that_importance_names():
-    x, importance = drawn(64, GROUP, seed=4), torch.ones(GROUP)
-    importance[:4] = 100
-    scheme = SCHEMES["int4"]
-    plain, weighed = (scheme.unpack(*scheme.pack(x, weights)) - x for weights in (None, importance))
-    assert weighed[:, :4].square().sum() < plain[:, :4].square().sum()
-    assert (weighed.square() * importance).sum() < (plain.square() * importance).sum()
-
-
 @pytest.mark.parametrize("name", NAMES)
 def test_a_section_is_read_back_and_nothing_else_is(name):
     section = quantization_section(name)

@@ -29,6 +29,7 @@ if TYPE_CHECKING:
 
 BUILTIN = "builtin:microworld=200000"  # bytes: what is scored when the model's own data is not there
 MAX_TOKENS = 100_000
+CALIBRATION_TOKENS = 32_768
 BATCH_SIZE = 16
 PROMPT_TOKENS, NEW_TOKENS = 16, 64
 
@@ -50,6 +51,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--max-tokens", type=_count, default=MAX_TOKENS, metavar="N", help="measure on the first N tokens; 0 = all [100k]"
     )
+    parser.add_argument(
+        "--calibrate", metavar="PATH",
+        help="int4: adapt the weights to this text, a prepared folder (its training split) or any text; slower, and closer to the original",
+    )  # fmt: skip
     parser.add_argument("--overwrite", action="store_true", help="replace RUN2 when it is a quantized model")
 
 
@@ -71,14 +76,16 @@ def run(args: argparse.Namespace, settings: Settings | None) -> dict[str, Any]:
     stored = read_model(args.model)
     original, tokenizer = load_model(stored.folder, device=args.device)
     packed = copy.deepcopy(original)
-    with _open_text(args, tokenizer) as (name, split):
+    with _open_text(_find_text(args), "val", tokenizer) as (name, split):
+        if args.calibrate:
+            _calibrate(packed, args, tokenizer)
         say(f"packing the matrices as {args.scheme} …")
         report = pack_model(packed, args.scheme)
         say(f"measuring both on {format_count(min(args.max_tokens or split.num_tokens, split.num_tokens))} tokens of {name} …")
         measured = _measure_quality(args, (original, packed), tokenizer, split)
         measured |= _measure_speed(stored, packed, split, device=args.device)
     figures = {
-        "run": str(args.out), "model": str(args.model), "scheme": args.scheme, "data": name,
+        "run": str(args.out), "model": str(args.model), "scheme": args.scheme, "data": name, "calibrated_on": args.calibrate,
         "bytes_before": tensor_bytes(stored.tensors), "bytes_after": tensor_bytes(packed.state_dict()), **measured,
         "share_left": report.share_left, "left": list(report.left), "seconds": time.monotonic() - began,
     }  # fmt: skip
@@ -99,21 +106,38 @@ def _is_quantized(folder: Path) -> bool:
     return (folder / CONFIG_NAME).is_file() and SECTION in read_json(folder, CONFIG_NAME)
 
 
+def _find_text(args: argparse.Namespace) -> str:
+    """Return the path of what is measured: `--data`, the data of the model's run, or a built-in text, saying so."""
+    from inkstone.data.shards import MANIFEST
+
+    own = find_own_data(args.model)
+    if args.data is not None:
+        return str(args.data)
+    if own is not None and (own.folder / MANIFEST).is_file():
+        return str(own.folder)
+    say(f"the data that {args.model} was trained on is not here: measuring on {BUILTIN} (or give --data PATH)")
+    return BUILTIN
+
+
 @contextlib.contextmanager
-def _open_text(args: argparse.Namespace, tokenizer: "Tokenizer") -> Iterator[tuple[str, "TokenSplit"]]:
-    """Yield the name and the split of what is measured: `--data`, the run's own validation split, or a built-in text."""
+def _open_text(given: str, wanted: str, tokenizer: "Tokenizer") -> Iterator[tuple[str, "TokenSplit"]]:
+    """Yield the name and the split of a text: of a prepared folder the split that is `wanted`, of any other text all."""
     from inkstone.data.shards import MANIFEST, open_split
     from inkstone.evaluate.text_split import write_text_split
 
-    own = find_own_data(args.model)
-    given = args.data or (str(own.folder) if own is not None and (own.folder / MANIFEST).is_file() else BUILTIN)
     if (Path(given) / MANIFEST).is_file():
-        yield f"{given} (val)", open_split(Path(given), "val", tokenizer_fingerprint=tokenizer.fingerprint)
+        yield f"{given} ({wanted})", open_split(Path(given), wanted, tokenizer_fingerprint=tokenizer.fingerprint)
         return
-    if args.data is None:
-        say(f"the data that {args.model} was trained on is not here: measuring on {BUILTIN} (or give --data PATH)")
     with tempfile.TemporaryDirectory(prefix="inkstone-quantize-") as folder:
         yield given, write_text_split([given], Path(folder), tokenizer)
+
+
+def _calibrate(network: "Transformer", args: argparse.Namespace, tokenizer: "Tokenizer") -> None:
+    from inkstone.quant.calibrate import calibrate
+
+    with _open_text(args.calibrate, "train", tokenizer) as (name, split):
+        say(f"calibrating on {format_count(min(CALIBRATION_TOKENS, split.num_tokens))} tokens of {name} …")
+        calibrate(network, args.scheme, _rows(split, network.config.context, CALIBRATION_TOKENS, args.device))
 
 
 def _measure_quality(

@@ -29,6 +29,8 @@ def notes(figures: dict[str, Any]) -> list[str]:
     """Return a line each on what was measured and what is not packed."""
     lines = [f"measured on {figures['tokens']:,} tokens of {figures['data']}"]
     lines.append(f"{figures['share_left']:.2%} of the weights stay in float (norms, biases, position and n-gram tables)")
+    if figures.get("calibrated_on"):
+        lines.append("calibrated on a text, so that the layers' outputs change least")
     if figures["left"]:
         lines.append(f"not packed, because their inputs are no multiple of 32: {', '.join(figures['left'])}")
     return lines

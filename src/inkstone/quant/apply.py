@@ -1,7 +1,7 @@
 """Packing a whole model: its matrices give way to packed ones, everything else stays as it is."""
 
 import dataclasses
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 
 from torch import Tensor, nn
 
@@ -25,23 +25,22 @@ class PackReport:
     share_left: float
 
 
-def pack_model(network: Transformer, scheme: str, importance: Mapping[str, Tensor] | None = None) -> PackReport:
+def pack_model(network: Transformer, scheme: str) -> PackReport:
     """Pack every linear layer, the embedding and the head of `network` in place; a tied embedding is one matrix for both.
 
-    Norms, biases, position and n-gram tables stay in float. `importance` gives the mean square of the inputs by layer name
-    (see `calibrate`), and weighs the errors.
+    Norms, biases, position and n-gram tables stay in float.
 
     Raises: ConfigError for an unknown scheme, or when the model is packed already.
     """
     if scheme_of(network) is not None:
         raise ConfigError(f"the model is packed already ({scheme_of(network)}) — quantize the model that it was made from")
     total = sum(parameter.numel() for parameter in network.parameters())
-    left = [name for name, module in matrices(network) if not _fits(module)]
+    left = [name for name, module in matrices(network) if not fits(module)]
     packed = []
     for name, module in list(matrices(network)):
-        if _fits(module):
+        if fits(module):
             new = _empty(module, scheme)
-            new.fill(module.weight, None if importance is None else importance.get(name))
+            new.fill(module.weight)
             network.set_submodule(name, new)
             packed.append(name)
     remaining = sum(parameter.numel() for parameter in network.parameters())
@@ -51,7 +50,7 @@ def pack_model(network: Transformer, scheme: str, importance: Mapping[str, Tenso
 def make_room(network: Transformer, scheme: str) -> None:
     """Put empty packed modules where `pack_model` would put filled ones, for a state dict to be loaded into. Raises: ConfigError."""
     for name, module in list(matrices(network)):
-        if _fits(module):
+        if fits(module):
             network.set_submodule(name, _empty(module, scheme))
 
 
@@ -60,6 +59,11 @@ def matrices(network: Transformer) -> Iterator[tuple[str, Linear | Embedding]]:
     for name, module in network.named_modules():
         if isinstance(module, Linear | Embedding):
             yield name, module
+
+
+def fits(module: Linear | Embedding) -> bool:
+    """Return whether a matrix is packed, or left because its inputs are no multiple of 32."""
+    return module.weight.shape[1] % GROUP == 0
 
 
 def packed_weights(network: nn.Module) -> Iterator[tuple[str, PackedWeight]]:
@@ -81,10 +85,6 @@ def dense_state(network: nn.Module) -> dict[str, Tensor]:
         state[f"{name}.weight"] = module.dequantize()
         del state[f"{name}.weight_scale"]
     return state
-
-
-def _fits(module: Linear | Embedding) -> bool:
-    return module.weight.shape[1] % GROUP == 0
 
 
 def _empty(module: Linear | Embedding, scheme: str) -> PackedWeight:

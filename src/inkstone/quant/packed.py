@@ -30,10 +30,10 @@ class PackedWeight(nn.Module):
         """The scales, of the shape and dtype that the scheme says."""
         return self.weight_scale
 
-    def fill(self, matrix_OI: Tensor, importance_I: Tensor | None = None) -> None:
+    def fill(self, matrix_OI: Tensor) -> None:
         """Pack a float matrix of this shape into the buffers."""
         assert matrix_OI.shape == self.shape, f"{tuple(matrix_OI.shape)} into {self.shape}"
-        self.weight, self.weight_scale = SCHEMES[self.scheme].pack(matrix_OI, importance_I)
+        self.weight, self.weight_scale = SCHEMES[self.scheme].pack(matrix_OI)
 
     def dequantize(self, dtype: torch.dtype = torch.float32) -> Tensor:
         """Return the whole matrix (O, I)."""

@@ -27,30 +27,26 @@ _LARGEST = torch.finfo(torch.bfloat16).max / 8  # of a scale whose products are 
 _EXTREMES = [sign * code / 4 for code in (4, 8, 12, 16, 20, *range(24, 37)) for sign in (-1, 1)]
 
 
-def _int8_scale(x_OGN: Tensor, importance_GN: Tensor | None) -> Tensor:
+def _int8_scale(x_OGN: Tensor) -> Tensor:
     """Return the scale that puts the largest value at 127, cut (never rounded up) to 17 significant bits."""
     exact_OG = x_OGN.abs().amax(-1) / 127
     return exact_OG.view(torch.int32).bitwise_and(-128).view(torch.float32)
 
 
-def _int4_scale(x_OGN: Tensor, importance_GN: Tensor | None) -> Tensor:
-    """Return the bfloat16 scale (as float32) with the smallest squared error, weighted by importance, among the candidates."""
+def _int4_scale(x_OGN: Tensor) -> Tensor:
+    """Return the bfloat16 scale (as float32) with the smallest squared error among the candidates."""
     x_NOG = x_OGN.permute(2, 0, 1).contiguous()  # sums over a group then run along whole vectors
     low_OG, high_OG = x_NOG.amin(0), x_NOG.amax(0)
     extreme_OG = torch.where(-low_OG > high_OG, low_OG, high_OG)
     size_OG = extreme_OG.abs().clamp_(min=_SMALLEST)
     x_NOG /= size_OG  # errors are compared in units of the extreme value: their squares neither overflow nor vanish
-    weight = None if importance_GN is None else importance_GN.T[:, None, :]
     best_OG, least_OG = torch.zeros_like(size_OG), torch.full_like(size_OG, torch.inf)
     codes_NOG, error_NOG = torch.empty_like(x_NOG), torch.empty_like(x_NOG)
     for code in _EXTREMES:
         scale_OG = (extreme_OG / code).clamp_(-_LARGEST, _LARGEST).bfloat16().float()
         unit_OG = scale_OG / size_OG
         torch.mul(x_NOG, unit_OG.reciprocal().nan_to_num_(0, 0, 0), out=codes_NOG).round_().clamp_(-8, 7)
-        torch.mul(codes_NOG, unit_OG, out=error_NOG).sub_(x_NOG).square_()
-        if weight is not None:
-            error_NOG *= weight
-        error_OG = error_NOG.sum(0)
+        error_OG = torch.mul(codes_NOG, unit_OG, out=error_NOG).sub_(x_NOG).square_().sum(0)
         better_OG = error_OG < least_OG
         best_OG = torch.where(better_OG, scale_OG, best_OG)
         least_OG = torch.where(better_OG, error_OG, least_OG)
@@ -77,22 +73,26 @@ class Scheme:
     highest: int
     stored_dtype: torch.dtype
     scale_dtype: torch.dtype
-    choose_scale: Callable[[Tensor, Tensor | None], Tensor]  # (x_OGN, importance_GN) → scale_OG, float32, exact in scale_dtype
+    choose_scale: Callable[[Tensor], Tensor]  # x_OGN → scale_OG, float32, exact in scale_dtype
     join: Callable[[Tensor], Tensor]  # codes_OGN, float32 → what is stored, a row each
     split: Callable[[Tensor], Tensor]  # what is stored → int8 codes (…, G, N)
 
-    def pack(self, matrix_OI: Tensor, importance_I: Tensor | None = None) -> tuple[Tensor, Tensor]:
-        """Return (stored weight, scale) of a matrix in any float dtype; `importance_I` weighs the errors of the inputs' columns."""
+    def pack(self, matrix_OI: Tensor) -> tuple[Tensor, Tensor]:
+        """Return (stored weight, scale) of a matrix in any float dtype."""
         num_out, num_in = matrix_OI.shape
         group = self.group or num_in
-        importance_GN = None if importance_I is None else importance_I.float().view(-1, group)
         stored, scales = [], []
         for rows_OI in matrix_OI.detach().split(max(1, _CHUNK // num_in)):
             x_OGN = rows_OI.float().reshape(-1, num_in // group, group)
-            scale_OG = zero_tiny(self.choose_scale(x_OGN, importance_GN))
+            scale_OG = self.scale_of(x_OGN)
             stored.append(self.join(self.codes(x_OGN, scale_OG)))
             scales.append(scale_OG.to(self.scale_dtype))
         return torch.cat(stored), torch.cat(scales).view(self.scale_shape(num_out, num_in))
+
+    def scale_of(self, x_OGN: Tensor) -> Tensor:
+        """Return scale_OG of float32 groups, with 0 in the place of numbers that are too small for all their bits."""
+        scale_OG = self.choose_scale(x_OGN)
+        return torch.where(scale_OG.abs() < _SMALLEST, 0.0, scale_OG)
 
     def codes(self, x_OGN: Tensor, scale_OG: Tensor) -> Tensor:
         """Return the nearest codes as float32; 0 where the scale is 0."""
@@ -111,11 +111,6 @@ class Scheme:
     def scale_shape(self, num_out: int, num_in: int) -> tuple[int, ...]:
         """Return the shape of the scales."""
         return (num_out, num_in // self.group) if self.group else (num_out,)
-
-
-def zero_tiny(scale: Tensor) -> Tensor:
-    """Return the scales with 0 in the place of numbers that are too small for all their bits."""
-    return torch.where(scale.abs() < _SMALLEST, 0.0, scale)
 
 
 SCHEMES: Family[Scheme] = Family(
