@@ -87,7 +87,7 @@ def check_against_reference(ear, ids, text, finish, request):
 @pytest.mark.parametrize("block", range(10))
 def test_any_schedule_gives_each_request_what_it_gets_alone(tokenizer, block):
     seen = {"reused": 0, "accepted": 0, "cancelled": 0}
-    for schedule in range(block * 30, block * 30 + 30):
+    for schedule in range(block * 20, block * 20 + 20):
         rng = random.Random(schedule)
         shape = {
             "habit": rng.choice([0.0, 9.0]),
@@ -120,7 +120,9 @@ def test_any_schedule_gives_each_request_what_it_gets_alone(tokenizer, block):
 
 def test_a_batch_draws_the_same_bits_as_each_row_alone():
     generator = torch.Generator().manual_seed(1)
-    logits = torch.randn(24, 5000, generator=generator) * 4
+    logits = (
+        torch.randn(24, 5003, generator=generator) * torch.linspace(0.5, 6, 24)[:, None]
+    )  # flat and steep: few or many are kept
     ids = torch.randint(0, 5000, (24, 60), generator=generator)
     full = torch.full((24,), 60)
     seeds, positions = list(range(24)), list(range(100, 124))

@@ -6,12 +6,19 @@ import pytest
 import torch
 
 from inkstone.base.errors import CheckpointError
+from inkstone.infer import sampling
 from inkstone.infer.config import SamplingSettings
 from inkstone.infer.draw import Sampler, draw, uniform
 from inkstone.infer.sampling import BANNED, RULES, History, active_rules
 
 torch.set_num_threads(1)
-V = 600  # larger than the head that top-p sorts first
+V = 600
+
+
+@pytest.fixture(autouse=True)
+def short_head(monkeypatch):
+    """Let some nuclei not lie within the tokens that top-p sorts first."""
+    monkeypatch.setattr(sampling, "_HEAD", 256)
 
 
 def make_history(rows, prompt_lengths=None, padding=3):
@@ -117,6 +124,14 @@ def test_tokens_that_tie_at_the_border_all_stay():
     assert kept(RULES["top_p"].apply(logits, 0.6, HISTORY)) == [[0, 1, 2, 3]]
 
 
+@pytest.mark.parametrize("value", [-0.0, 0.0, 1e-45, -1e-45, 3.4e38, -3.4e38, BANNED])
+def test_the_border_itself_is_kept_and_the_number_before_it_is_not(value):
+    border = torch.tensor(value)
+    logits = torch.stack([border, border.nextafter(torch.tensor(-3.4e38)), torch.tensor(BANNED)])[None]
+    kept_of_one = RULES["top_k"].apply(logits, 1, HISTORY)
+    assert kept_of_one.tolist()[0] == logits.masked_fill(logits < logits.max(), BANNED).tolist()[0]
+
+
 @pytest.mark.parametrize("k", [V, V + 1, 2**24])
 def test_top_k_of_the_vocabulary_or_more_keeps_all(k):
     assert torch.equal(RULES["top_k"].apply(make_logits(), k, HISTORY), make_logits())
@@ -169,9 +184,9 @@ def test_a_draw_inverts_the_cumulative_distribution():
 
 def test_draws_follow_the_distribution():
     probabilities = torch.tensor([0.5, 0.25, 0.2, 0.05])
-    points = torch.tensor([uniform(3, t) for t in range(20_000)], dtype=torch.float64)
-    counts = torch.bincount(draw(probabilities.log().repeat(20_000, 1), points), minlength=4) / 20_000
-    assert torch.allclose(counts, probabilities, atol=0.012)
+    points = torch.tensor([uniform(3, t) for t in range(10_000)], dtype=torch.float64)
+    counts = torch.bincount(draw(probabilities.log().repeat(10_000, 1), points), minlength=4) / 10_000
+    assert torch.allclose(counts, probabilities, atol=0.015)
 
 
 def test_a_rows_token_depends_on_its_seed_and_position_and_not_on_its_neighbours():
