@@ -62,6 +62,7 @@ def test_replies_are_as_described(api, document):
         "/v1/chat/completions": {"messages": USER, "logprobs": True, "top_logprobs": 2, "stop": None, "seed": 3},
         "/tokenize": {"prompt": "x", "return_token_strs": True},
         "/detokenize": {"tokens": [261]},
+        "/v1/embeddings": {"input": ["a"], "encoding_format": "base64"},
     }
     for path, body in asked.items():
         check(document, request_of(path), {"model": "m"} | body)
@@ -81,11 +82,13 @@ def operations():
 
 
 @pytest.mark.parametrize("mode", list(GenerationMode))
-@pytest.mark.parametrize("path", ["/v1/completions", "/v1/chat/completions", "/tokenize", "/detokenize", "/v1/models/{id}"])
+@pytest.mark.parametrize(
+    "path", ["/v1/completions", "/v1/chat/completions", "/v1/embeddings", "/tokenize", "/detokenize", "/v1/models/{id}"]
+)
 def test_drawn_requests_get_answers_of_the_described_shape(operations, path, mode):
     """A smoke test of what a longer campaign does. What fits the document may still be refused: fields that do not fit each other."""
 
-    @settings(max_examples=20, deadline=None, suppress_health_check=list(HealthCheck), derandomize=True, database=None)
+    @settings(max_examples=12, deadline=None, suppress_health_check=list(HealthCheck), derandomize=True, database=None)
     @given(case=operations[path].as_strategy(generation_mode=mode))
     def ask(case):
         answer = case.call(timeout=20)

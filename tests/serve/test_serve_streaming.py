@@ -85,7 +85,7 @@ ASKED = st.fixed_dictionaries(
         "presence_penalty": st.floats(-2, 2), "repetition_penalty": st.floats(0.5, 2), "regex": st.sampled_from(["[a-z墨]{1,6}", "(ink)+"]),
     },
 )  # fmt: skip
-MANY = settings(max_examples=150, deadline=None, suppress_health_check=list(HealthCheck), derandomize=True)
+MANY = settings(max_examples=100, deadline=None, suppress_health_check=list(HealthCheck), derandomize=True)
 
 
 def same_usage(one, other):

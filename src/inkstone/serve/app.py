@@ -26,9 +26,9 @@ from inkstone.serve.lifecycle import Lifecycle, answers_in_every_phase
 from inkstone.serve.logs import NAME, escape
 from inkstone.serve.metrics import Metrics
 from inkstone.serve.models import ServedModels
-from inkstone.serve.routes import chat, completions, health, models, openapi, page, tokenize
+from inkstone.serve.routes import chat, completions, embeddings, health, models, openapi, page, tokenize
 
-_GROUPS = (health, models, completions, chat, tokenize, openapi)
+_GROUPS = (health, models, completions, chat, embeddings, tokenize, openapi)
 CALLER_LEFT = 499  # in logs and metrics only: nobody is there to read it
 _METHODS = ("GET", "HEAD", "POST", "OPTIONS")
 _REQUEST_ID = re.compile(r"[A-Za-z0-9._-]{1,64}")
