@@ -95,14 +95,14 @@ def _context(settings: ServeSettings, model: "Model", folder: Path) -> int:
 
 
 def _draft(folder: Path, model: "Model", settings: ServeSettings, context: int, *, device: str) -> "Speculator":
-    from inkstone.infer.draft import DraftModel
     from inkstone.infer.runners import make_runner
+    from inkstone.infer.speculate import DraftModel
 
     draft = load_in_precision(folder, "auto", device=device)
     if draft.tokenizer.fingerprint != model.tokenizer.fingerprint:
         raise ConfigError(f"draft: the model in {folder} has another tokenizer - guesses need the same one")
     context = min(context, draft.network.config.context)
-    return DraftModel(make_runner(draft.network, num_slots=settings.parallel, max_tokens=context))
+    return DraftModel(make_runner(draft.network, num_slots=settings.parallel, max_tokens=context), model.tokenizer)
 
 
 def _read_card(folder: Path, run_folder: Path | None) -> str:
