@@ -17,7 +17,12 @@ POLICY = (
     "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data:; connect-src 'self'; manifest-src 'self'; "
     "base-uri 'none'; form-action 'none'; frame-ancestors 'none'; require-trusted-types-for 'script'"
 )
-TYPES = {"html": "text/html; charset=utf-8", "js": "text/javascript; charset=utf-8", "css": "text/css; charset=utf-8", "svg": "image/svg+xml"}
+TYPES = {
+    "html": "text/html; charset=utf-8",
+    "js": "text/javascript; charset=utf-8",
+    "css": "text/css; charset=utf-8",
+    "svg": "image/svg+xml",
+}
 CHAT = {
     "id": "quickstart", "object": "model", "created": 1_795_000_000, "owned_by": "inkstone", "context": 1024, "chat": True,
     "sampling": {"max_tokens": 256, "temperature": 0.8, "top_k": 50, "top_p": 0.95, "min_p": 0.0, "repetition_penalty": 1.1},
@@ -133,7 +138,12 @@ class _Handler(BaseHTTPRequestHandler):
 
     def _answer(self, status: int, body: bytes, kind: str, headers: dict[str, str]) -> None:
         self.send_response(status)
-        for name, value in {"Content-Type": kind, "Content-Length": str(len(body)), "X-Content-Type-Options": "nosniff", **headers}.items():
+        for name, value in {
+            "Content-Type": kind,
+            "Content-Length": str(len(body)),
+            "X-Content-Type-Options": "nosniff",
+            **headers,
+        }.items():
             self.send_header(name, value)
         self.end_headers()
         self.wfile.write(body)
@@ -154,9 +164,14 @@ class _Handler(BaseHTTPRequestHandler):
                 time.sleep(0.05)
                 self._event(": ping\n\n")
         if reply.end == "cut":
+            time.sleep(0.2)  # a browser drops what it has not read yet when a connection breaks
             raise OSError("as the script says")
         if reply.end == "error":
-            self._event("data: " + json.dumps({"error": {"message": reply.message, "type": "server_error", "param": None, "code": None}}) + "\n\n")
+            self._event(
+                "data: "
+                + json.dumps({"error": {"message": reply.message, "type": "server_error", "param": None, "code": None}})
+                + "\n\n"
+            )
         else:
             self._chunk(body, choices=[make("", reply.finish)])
             usage = {"prompt_tokens": 12, "completion_tokens": len(pieces), "total_tokens": 12 + len(pieces)}

@@ -1,6 +1,8 @@
-// Keeps conversations: at once, soon, and when the page goes away; and says so once when the browser cannot.
+// Keeps conversations: at once, soon, and when the page goes away; and tells when the browser cannot.
 import { t } from "./i18n.js";
 import { clearNotice, notice } from "./notices.js";
+import { forget, keepObject, keptObject } from "./preferences.js";
+import { checkedConversation } from "./tree.js";
 
 export class Keeper {
   #store;
@@ -10,8 +12,7 @@ export class Keeper {
   constructor(store, { exportAll }) {
     this.#store = store;
     this.#exportAll = exportAll;
-    document.addEventListener("visibilitychange", () => document.visibilityState === "hidden" && this.#saveAllSoon());
-    window.addEventListener("pagehide", () => this.#saveAllSoon());
+    window.addEventListener("pagehide", () => this.#rescue());
   }
 
   // All kept conversations; what cannot be read is left where it is and told about.
@@ -20,7 +21,8 @@ export class Keeper {
     try {
       const { conversations, damaged } = await this.#store.all();
       if (damaged > 0) this.#warn("storageDamaged", { count: damaged });
-      return conversations;
+      const rescued = this.#rescued();
+      return [...conversations.filter(({ id }) => !rescued.some((one) => one.id === id)), ...rescued];
     } catch {
       this.#warn("storageNone");
       return [];
@@ -55,8 +57,21 @@ export class Keeper {
     }
   }
 
-  #saveAllSoon() {
-    for (const { conversation } of [...this.#soon.values()]) this.save(conversation);
+  // A page that goes away is not waited for by its database; what is not kept yet is put where writing is immediate.
+  #rescue() {
+    const conversations = [...this.#soon.values()].map(({ conversation }) => conversation);
+    if (conversations.length > 0) keepObject("rescued", { conversations });
+  }
+
+  // What the page before put aside on its way out, now kept as usual.
+  #rescued() {
+    const rescued = [];
+    try {
+      for (const entry of keptObject("rescued").conversations ?? []) rescued.push(checkedConversation(entry));
+    } catch { /* damaged: the database has what was kept before */ }
+    forget("rescued");
+    for (const conversation of rescued) this.save(conversation);
+    return rescued;
   }
 
   #warn(kind, values = {}) {

@@ -3,6 +3,7 @@
 
 export const ROOT = "root";
 const ROLES = ["user", "assistant"];
+const LAST_TIME = 8.64e15; // milliseconds; beyond it there are no dates
 
 // Ids are drawn, not counted and not timed: two tabs or a wrong clock never make the same one.
 export function newId() {
@@ -72,7 +73,7 @@ export function checkedConversation(value) {
   need(value !== null && typeof value === "object", "a conversation is an object");
   const { id, title = "", created, updated, model = "", system = "" } = value;
   for (const [name, text] of Object.entries({ id, title, model, system })) need(typeof text === "string", `${name} is a string`);
-  for (const [name, time] of Object.entries({ created, updated })) need(Number.isFinite(time), `${name} is a number`);
+  for (const [name, time] of Object.entries({ created, updated })) need(time >= 0 && time <= LAST_TIME, `${name} is a time`);
   need(id !== "" && value.nodes !== null && typeof value.nodes === "object", "id and nodes are there");
   const nodes = {};
   for (const [key, node] of Object.entries(value.nodes)) nodes[key] = checkedNode(key, node, value.nodes);
