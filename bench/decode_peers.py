@@ -29,8 +29,7 @@ class Peer:
     about: dict[str, Any]
 
     def prepare(self, load: Load, seed: int) -> None:
-        """Do once, before the rounds, what makes a load fast: here running it."""
-        self.run(load, seed)
+        """Do once, before the rounds, what makes a load fast: here nothing, for every measured run has a short one before it."""
 
     def run(self, load: Load, seed: int) -> Timing:
         """Return what the load takes."""
@@ -40,16 +39,16 @@ class Peer:
 class Inkstone(Peer):
     """The engine, stepped by hand: what a server does without the server."""
 
-    def __init__(self, folder: Path, precision: str, threads: int, device: str) -> None:
+    def __init__(self, folder: Path, precision: str, how: argparse.Namespace) -> None:
         import torch
 
-        from inkstone.checkpoint.model_folder import load_model
+        from inkstone.cli.served_models import load_in_precision
 
-        torch.set_num_threads(threads)
-        scheme = precision if precision in ("int8", "int4") else None
-        dtype = torch.bfloat16 if precision == "bf16" or device != "cpu" else torch.float32
-        self._network, self._tokenizer = load_model(folder / "model", device=device, dtype=dtype, scheme=scheme)
+        torch.set_num_threads(how.threads)
+        model = load_in_precision(folder / "model", precision, device=how.device)
+        self._network, self._tokenizer = model.network, model.tokenizer
         self._engines: dict[int, Any] = {}
+        self._slots = how.slots
         self.about = {"runner": type(self._engine(1).runner).__name__}
 
     def run(self, load: Load, seed: int) -> Timing:
@@ -63,21 +62,21 @@ class Inkstone(Peer):
         from inkstone.infer.runners import make_runner
 
         if streams not in self._engines:
-            self._engines = {streams: Engine(make_runner(self._network.eval(), num_slots=streams), self._tokenizer)}
+            self._engines = {streams: Engine(make_runner(self._network, num_slots=self._slots or streams), self._tokenizer)}
         return self._engines[streams]
 
 
 class Transformers(Peer):
     """`generate` of the transformers library with its default cache."""
 
-    def __init__(self, folder: Path, precision: str, threads: int, device: str) -> None:
+    def __init__(self, folder: Path, precision: str, how: argparse.Namespace) -> None:
         import torch
         import transformers
 
-        torch.set_num_threads(threads)
+        torch.set_num_threads(how.threads)
         dtype = {"fp32": torch.float32, "bf16": torch.bfloat16}[precision]
-        self._device = device
-        self._model = transformers.AutoModelForCausalLM.from_pretrained(folder / "model", dtype=dtype).to(device).eval()
+        self._device = how.device
+        self._model = transformers.AutoModelForCausalLM.from_pretrained(folder / "model", dtype=dtype).to(how.device).eval()
         self._model.generation_config.eos_token_id = None  # nothing ends a text
         self.about = {"version": transformers.__version__, "attention": self._model.config._attn_implementation}
 
@@ -106,13 +105,13 @@ class Transformers(Peer):
 class CTranslate2(Peer):
     """`generate_batch` of a converted model. Its callback for the first token runs in its own thread, once a token and stream."""
 
-    def __init__(self, folder: Path, precision: str, threads: int, device: str) -> None:
+    def __init__(self, folder: Path, precision: str, how: argparse.Namespace) -> None:
         import ctranslate2
 
         names = {"fp32": "float32", "int8": "int8"}
         path = _once(folder / "ctranslate2", lambda out: _convert_ctranslate2(folder / "model", out))
         self._generator = ctranslate2.Generator(
-            str(path), device=device, compute_type=names[precision], intra_threads=threads, inter_threads=1
+            str(path), device=how.device, compute_type=names[precision], intra_threads=how.threads, inter_threads=1
         )
         self._vocabulary = _vocabulary(folder / "model")
         self.about = {"version": ctranslate2.__version__, "compute_type": self._generator.compute_type}
@@ -146,10 +145,10 @@ class Setting(NamedTuple):
 class LlamaCpp(Peer):
     """llama.cpp's own batches; the token is the first of the largest logits, found by numpy."""
 
-    def __init__(self, folder: Path, precision: str, threads: int, device: str) -> None:
+    def __init__(self, folder: Path, precision: str, how: argparse.Namespace) -> None:
         import llama_cpp
 
-        self._api, self._threads = llama_cpp, threads
+        self._api, self._threads = llama_cpp, how.threads
         llama_cpp.llama_backend_init()
         self._quiet = llama_cpp.llama_log_callback(lambda *_: None)
         llama_cpp.llama_log_set(self._quiet, ctypes.c_void_p(0))
@@ -222,7 +221,7 @@ class LlamaCpp(Peer):
         return api.llama_init_from_model(self._model, params)
 
 
-FAMILIES: dict[str, Callable[[Path, str, int, str], Peer]] = {
+FAMILIES: dict[str, Callable[[Path, str, argparse.Namespace], Peer]] = {
     "inkstone": Inkstone, "transformers": Transformers, "ctranslate2": CTranslate2, "llama.cpp": LlamaCpp,
 }  # fmt: skip
 PEERS = (
@@ -238,10 +237,11 @@ def main() -> None:
     parser.add_argument("--folder", type=Path, required=True, help="where decode_speed.py has put the model")
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--device", default="cpu")
+    parser.add_argument("--slots", type=int, default=0, help="of Inkstone's engine; 0 = as many as streams")
     args = parser.parse_args()
     channel = workers.take_stdout()
     family, _, precision = args.peer.partition("-")
-    peer = FAMILIES[family](args.folder, precision, args.threads, args.device)
+    peer = FAMILIES[family](args.folder, precision, args)
 
     def answer(load: list[int], seed: int, prepare: bool = False) -> dict[str, Any]:
         asked = Load(*load)

@@ -1,6 +1,6 @@
 """Tokens/s of Inkstone and its peers on GPT-2 124M with random weights: one stream, eight streams, and a long prompt.
 
-    python bench/decode_speed.py CACHE_FOLDER [--rounds 5] [--only inkstone llama.cpp-q8_0 …] [--threads 2] [--json OUT.json]
+    python bench/decode_speed.py CACHE_FOLDER [--rounds 3] [--only inkstone llama.cpp-q8_0 …] [--threads 2] [--json OUT.json]
 
 The model and what the peers' converters make of it are kept in CACHE_FOLDER. Each program is a process of its own that lives over all
 rounds and is suspended while another is measured; in a round, every one runs every load once, behind a short run that warms it up.
@@ -10,8 +10,10 @@ All draw greedily and go on behind end tokens. Prints medians with the rounds' s
 import argparse
 import contextlib
 import json
+import signal
 import statistics
-from dataclasses import astuple
+import time
+from dataclasses import astuple, dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -23,10 +25,13 @@ from inkstone.infer.speed import Load
 
 SHAPES = {
     "gpt2": {"preset": "gpt2", "vocab_size": 50257},
+    "gpt2-xl": {"preset": "gpt2-xl", "vocab_size": 50257},
     "tiny": {"preset": "gpt2", "num_layers": 2, "num_heads": 2, "width": 64, "context": 256, "vocab_size": 1000},  # for tests
 }
+_GPT2_LOADS = {"one": Load(1, 64, 128), "eight": Load(8, 64, 128), "prefill": Load(1, 1000, 1)}
 LOADS = {
-    "gpt2": {"one": Load(1, 64, 128), "eight": Load(8, 64, 128), "prefill": Load(1, 1000, 1)},
+    "gpt2": _GPT2_LOADS,
+    "gpt2-xl": _GPT2_LOADS,
     "tiny": {"one": Load(1, 8, 12), "eight": Load(8, 8, 12), "prefill": Load(1, 200, 1)},
 }
 FIGURES = {"one": ("decode", "total"), "eight": ("total", "decode"), "prefill": ("prefill",)}  # the first is what targets speak of
@@ -63,11 +68,20 @@ TARGETS = (
 Rates = dict[tuple[str, str, str], list[float]]  # (load, peer, figure) → a value a round
 
 
+@dataclass
+class Found:
+    """What was measured so far. `agreement`: leading tokens that are those of the first peer; `idle_cores`: kept busy by idle ones."""
+
+    rates: Rates = field(default_factory=dict)
+    agreement: dict[str, int] = field(default_factory=dict)
+    idle_cores: float = 0.0
+
+
 def main() -> None:
     """Make the model, start the programs, alternate them, and print what each reached."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("folder", type=Path, metavar="CACHE_FOLDER")
-    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument(
         "--only", nargs="+", default=[], metavar="PEER", help=f"peers, or the beginnings of names: {', '.join(PEERS)}"
     )
@@ -80,17 +94,28 @@ def main() -> None:
     loads = {name: LOADS[args.shape][name] for name in args.loads}
     folder = args.folder / args.shape
     make_model(folder, args.shape)
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # as Ctrl-C: what was measured until then is printed
+    found = Found()
     with contextlib.ExitStack() as stack:
         workers = [stack.enter_context(start(name, folder, args.threads)) for name in names]
-        rates, agreement, idle = alternate(workers, loads, rounds=args.rounds)
+        try:
+            alternate(workers, loads, found, rounds=args.rounds)
+        except KeyboardInterrupt:
+            print("interrupted: what stands below is not all")
         about = {worker.name: worker.about for worker in workers}
-    print_rates(rates, agreement)
-    print_ratios(rates)
-    if idle > MAX_IDLE_SHARE:
-        print(f"WARNING: suspended programs kept {idle:.2f} cores busy: the figures are worth nothing")
+    print_rates(found)
+    print_ratios(found.rates)
+    if found.idle_cores > MAX_IDLE_SHARE:
+        print(f"WARNING: suspended programs kept {found.idle_cores:.2f} cores busy: the figures are worth nothing")
     if args.json:
-        rows = [{"load": key[0], "peer": key[1], "figure": key[2], "rounds": values} for key, values in rates.items()]
-        report = {"machine": machine.describe(), "arguments": vars(args), "peers": about, "rates": rows, "idle_cores": idle}
+        rows = [{"load": key[0], "peer": key[1], "figure": key[2], "rounds": values} for key, values in found.rates.items()]
+        report = {
+            "machine": machine.describe(),
+            "arguments": vars(args),
+            "peers": about,
+            "rates": rows,
+            "idle_cores": found.idle_cores,
+        }
         args.json.write_text(json.dumps(report, indent=1, default=str) + "\n", encoding="utf-8")
 
 
@@ -125,28 +150,24 @@ def start(name: str, folder: Path, threads: int, device: str = "cpu") -> Worker:
     return Worker(name, worker_command("decode_peers.py", name, *flags), threads=threads)
 
 
-def alternate(workers: list[Worker], loads: dict[str, Load], *, rounds: int) -> tuple[Rates, dict[str, int], float]:
-    """Return the rates, how many tokens in a row each peer drew as the first one did, and the cores that idle ones kept busy at most."""
-    rates: Rates = {}
-    agreement: dict[str, int] = {}
-    idle = 0.0
+def alternate(workers: list[Worker], loads: dict[str, Load], found: Found, *, rounds: int) -> None:
+    """Let every worker run every load once a round, and put what they reach into `found`."""
     for worker in workers:
         for load in loads.values():
             worker.about = worker.ask(load=astuple(load), seed=-1, prepare=True)
     for number in range(rounds):
+        began = time.perf_counter()
         turn = number % len(workers)
         answers: dict[str, dict[str, Any]] = {}
         for load_name, load in loads.items():
             for worker in workers[turn:] + workers[:turn]:  # who comes first changes: turbo and heat favour the early
                 answer, share = ask_alone(worker, workers, load=astuple(load), seed=number + 1)
-                idle = max(idle, share)
+                found.idle_cores = max(found.idle_cores, share)
                 for figure in FIGURES[load_name]:
-                    rates.setdefault((load_name, worker.name, figure), []).append(answer["rates"][figure])
-                if load_name == next(iter(loads)):
-                    answers[worker.name] = answer
-        print(f"round {number + 1} of {rounds} is done", flush=True)
-        agreement = agreement or _agreement(answers, workers[0].name)
-    return rates, agreement, idle
+                    found.rates.setdefault((load_name, worker.name, figure), []).append(answer["rates"][figure])
+                answers.setdefault(worker.name, answer)
+        found.agreement = found.agreement or _agreement(answers, workers[0].name)
+        print(f"round {number + 1} of {rounds}: {time.perf_counter() - began:.0f} s", flush=True)
 
 
 def _agreement(answers: dict[str, dict[str, Any]], reference: str) -> dict[str, int]:
@@ -159,14 +180,14 @@ def _agreement(answers: dict[str, dict[str, Any]], reference: str) -> dict[str, 
     return found
 
 
-def print_rates(rates: Rates, agreement: dict[str, int]) -> None:
+def print_rates(found: Found) -> None:
     """Print a line for each load, figure and peer."""
     print(f"\n{'load':8} {'figure':8} {'peer':20} {'median':>10}   {'rounds':>21}   tokens/s")
-    for (load, peer, figure), values in sorted(rates.items(), key=_by_load):
+    for (load, peer, figure), values in sorted(found.rates.items(), key=_by_load):
         spread = f"{min(values):,.1f} … {max(values):,.1f}"
         print(f"{load:8} {figure:8} {peer:20} {statistics.median(values):10,.1f}   {spread:>21}")
-    same = ", ".join(f"{name} {count}" for name, count in agreement.items())
-    print(f"\nleading tokens that are those of {next(iter(agreement))}: {same}")
+    same = ", ".join(f"{name} {count}" for name, count in found.agreement.items())
+    print(f"\nleading tokens that are those of {next(iter(found.agreement), 'nobody')}: {same}")
 
 
 def _by_load(row: tuple[tuple[str, str, str], list[float]]) -> tuple[int, int, int]:
@@ -183,7 +204,7 @@ def print_ratios(rates: Rates) -> None:
         theirs = rates.get((target.load, target.peer, figure), [])
         if not ours or not theirs:
             continue
-        ratios = [a / b for a, b in zip(ours, theirs, strict=True)]
+        ratios = [a / b for a, b in zip(ours, theirs, strict=False)]  # the last round may be cut short
         middle = statistics.median(ratios)
         spread = f"{min(ratios):.2f} … {max(ratios):.2f}"
         verdict = "met" if middle >= target.at_least else "MISSED"
