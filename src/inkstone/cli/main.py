@@ -33,6 +33,7 @@ VERBS: dict[str, str] = {
     "import": "a Hugging Face-style folder as a run",
     "report": "one HTML page about one or several runs",
     "runs": "the runs below a folder, a line each",
+    "bench": "this machine's figures: training, decoding, serving, tokenizing",
     "doctor": "versions, devices, what is fast here, what is wrong and what to do",
 }
 _GROUPS = {verb.split()[0] for verb in VERBS if " " in verb}

@@ -7,6 +7,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    import torch
+
     from inkstone.infer.engine import Engine
     from inkstone.infer.request import Request
     from inkstone.nn.transformer import Transformer
@@ -102,16 +104,16 @@ def time_engine(engine: "Engine", load: Load, *, seed: int) -> Timing:
     return Timing(load, first_seconds, total_seconds, sum(map(len, tokens)) - num_early, tokens)
 
 
-def bytes_per_step(network: "Transformer", load: Load) -> int:
+def bytes_per_step(network: "Transformer", load: Load, cache_dtype: "torch.dtype | None" = None) -> int:
     """Return the bytes that one decoding step must read at least: every weight that multiplies once, and the caches of all streams.
 
-    The caches are half full of new tokens, in the dtype of the model's activations.
+    The caches hold the prompts and half of the new tokens; `cache_dtype` None is that of the model's activations.
     """
     from inkstone.nn.cost import cache_bytes_per_token
 
     skipped = _LOOKED_UP + (() if network.config.tie_embeddings else ("embed.",))
     weights = sum(t.numel() * t.element_size() for name, t in network.state_dict().items() if not name.startswith(skipped))
-    per_token = cache_bytes_per_token(network.config, precision="fp32") * network.compute_dtype.itemsize // 4
+    per_token = cache_bytes_per_token(network.config, precision="fp32") * (cache_dtype or network.compute_dtype).itemsize // 4
     return weights + load.streams * (load.prompt_tokens + load.new_tokens // 2) * per_token
 
 

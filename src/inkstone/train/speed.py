@@ -71,6 +71,23 @@ def measure_speed(
     return Speed(tokens_per_second=statistics.median(speeds), steps=len(speeds), low=low, high=high)
 
 
+def top_costs(
+    config: ModelConfig, optim: OptimSettings, *, batch_size: int, precision: str, count: int = 12, device: str = "cpu"
+) -> list[tuple[str, float, int]]:
+    """Return the operations in which a training step spends most of its own time: (torch's name, share of the step, calls a step)."""
+    from torch.profiler import ProfilerActivity, profile
+
+    step = _training_step(config, optim, precision=precision, seed=0, device=device)
+    for _ in range(WARMUP_STEPS):
+        step(batch_size)
+    on_gpu = device != "cpu"
+    with profile(activities=[ProfilerActivity.CUDA if on_gpu else ProfilerActivity.CPU]) as found:
+        step(batch_size)
+    rows = [(row.key, row.self_device_time_total if on_gpu else row.self_cpu_time_total, row.count) for row in found.key_averages()]
+    total = sum(seconds for _, seconds, _ in rows) or 1.0
+    return [(name, seconds / total, calls) for name, seconds, calls in sorted(rows, key=lambda row: -row[1])[:count]]
+
+
 def _training_step(config: ModelConfig, optim: OptimSettings, *, precision: str, seed: int, device: str) -> Callable[[int], float]:
     """Return a function that trains a fresh model on so many random rows and returns the seconds that took."""
     import torch
