@@ -2,14 +2,20 @@
 
 import dataclasses
 from collections.abc import Collection, Sequence
-from typing import Literal, NamedTuple
+from typing import TYPE_CHECKING, Literal, NamedTuple
 
 import torch
 from torch import Tensor
 
 from inkstone.base.errors import CheckpointError, RequestError
+from inkstone.infer.prompt import silent_ids, stop_ids
 from inkstone.infer.runner import Runner
+from inkstone.infer.runners import make_runner
 from inkstone.infer.sampling import BANNED, History, ban_repeated_ngrams
+
+if TYPE_CHECKING:
+    from inkstone.nn.transformer import Transformer
+    from inkstone.text.tokenizer import Tokenizer
 
 MAX_BEAMS = 64
 
@@ -45,6 +51,17 @@ class Beam:
     """A found text. `ids` are without the end token; `logprob` (nats, under the model's own distribution) is with it."""
 
     ids: tuple[int, ...]
+    logprob: float
+    score: float
+    finish_reason: Literal["stop", "length"]
+
+
+@dataclasses.dataclass(frozen=True)
+class BeamText:
+    """A found text with its figures; `tokens` counts the end token too."""
+
+    text: str
+    tokens: int
     logprob: float
     score: float
     finish_reason: Literal["stop", "length"]
@@ -92,6 +109,24 @@ def beam_search(
             runner.decode([one.ids[-1] for one in live], [one.slot for one in live], [num_written] * len(live))
         )
     return finished[: settings.num_results]
+
+
+def beam_texts(
+    network: "Transformer", tokenizer: "Tokenizer", prompt_ids: Sequence[int], settings: BeamSettings
+) -> list[BeamText]:  # fmt: skip
+    """Return the best texts of a model after a prompt, best first. Raises: as `beam_search`."""
+    num_tokens = min(network.config.context, len(prompt_ids) + settings.max_tokens)
+    runner = make_runner(network, num_slots=settings.num_beams, max_tokens=num_tokens)
+    ends = stop_ids(tokenizer)
+    beams = beam_search(
+        runner, prompt_ids, settings, end_ids=ends, banned=silent_ids(tokenizer, ends), vocab_size=tokenizer.vocab_size
+    )
+    return [
+        BeamText(
+            tokenizer.decode(beam.ids), len(beam.ids) + (beam.finish_reason == "stop"), beam.logprob, beam.score, beam.finish_reason
+        )
+        for beam in beams
+    ]
 
 
 def _check(prompt_ids: Sequence[int], max_tokens: int, num_slots: int, settings: BeamSettings) -> None:

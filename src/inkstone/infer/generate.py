@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from inkstone.infer.config import SamplingSettings
 from inkstone.infer.engine import Engine
 from inkstone.infer.prompt import check_length
-from inkstone.infer.request import FinishReason, Piece, Request
+from inkstone.infer.request import Constraint, FinishReason, Piece, Request
 from inkstone.infer.runners import make_runner
 
 if TYPE_CHECKING:
@@ -44,13 +44,13 @@ class Reply:
 
     def __init__(
         self, model: "Transformer", tokenizer: "Tokenizer", prompt_ids: list[int], settings: SamplingSettings, *,
-        engine: Engine | None = None,
+        engine: Engine | None = None, constraint: Constraint | None = None,
     ) -> None:  # fmt: skip
         """`engine`: one that serves this model already; None makes one for this reply alone. Raises: RequestError."""
         check_length(prompt_ids, model.config.context)
         engine = engine or make_engine(model, tokenizer, num_tokens=len(prompt_ids) + settings.max_tokens)
         self.seed = secrets.randbits(_SEED_BITS) if settings.seed is None else settings.seed
-        self._request = Request(prompt_ids=tuple(prompt_ids), settings=settings, seed=self.seed)
+        self._request = Request(prompt_ids=tuple(prompt_ids), settings=settings, seed=self.seed, constraint=constraint)
         engine.check(self._request)
         self._told = _Told()
         self._iterator = _follow(engine, self._request, self._told)
