@@ -24,7 +24,7 @@ from inkstone.serve.server import bind, run_server
 
 QUICK = {"port": 0, "header_seconds": 0.5, "body_seconds": 0.5, "idle_seconds": 0.05, "write_seconds": 0.6, "grace_seconds": 5.0}
 
-PATIENCE = 15.0  # seconds after which a test gives up on a server that should have done something long before
+PATIENCE = 60.0  # seconds after which a test gives up on a server that should have done something long before
 
 
 class FakeThread:
