@@ -12,8 +12,8 @@ import inkstone
 SOURCE = Path(inkstone.__file__).parent
 FILES = sorted(path for path in SOURCE.rglob("*.py"))
 # A package imports only from lower rows; equal numbers do not import each other.
-ROWS = {"base": 0, "text": 1, "nn": 1, "world": 1, "machine": 1, "data": 2, "tasks": 2, "optim": 2, "checkpoint": 3, "assemble": 4,
-        "train": 5, "infer": 5, "api": 7, "evaluate": 6, "report": 6, "cli": 7}  # fmt: skip
+ROWS = {"base": 0, "text": 1, "nn": 1, "world": 1, "machine": 1, "data": 2, "tasks": 2, "optim": 2, "quant": 2, "checkpoint": 3, "assemble": 4,
+        "train": 5, "infer": 5, "api": 7, "evaluate": 6, "report": 6, "serve": 6, "cli": 7}  # fmt: skip
 SHELL = {"api", "cli"}  # the two faces of the same functions, for programs and for terminals
 TORCH_FREE = [
     "base", "text", "nn.config", "nn.cost", "optim.config", "optim.schedule_config", "optim.schedules", "train.config", "train.limits",

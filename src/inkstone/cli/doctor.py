@@ -178,8 +178,13 @@ def _extras() -> Iterator[Check]:
 
 
 def _compiler() -> Iterator[Check]:
+    from inkstone.infer.native.build import find_compiler
+
     path = shutil.which("g++") or shutil.which("c++") or shutil.which("clang++")
     yield Check("compiler", "pass", path or "none (optional: torch.compile needs one)")
+    path = find_compiler()
+    missing = "no C compiler: on a processor torch decodes, several times slower - install gcc or clang"
+    yield Check("decoding kernels", "pass" if path else "warn", f"compiled with {path}" if path else missing)
 
 
 def _required() -> list[str]:
