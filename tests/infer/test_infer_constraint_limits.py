@@ -1,5 +1,6 @@
 """Grammars made to hurt (rows P12 and S-20): each is refused with a RequestError within bounded work, and the next one compiles."""
 
+import signal
 import threading
 import types
 
@@ -195,23 +196,48 @@ def test_many_threads_may_compile_at_once(tokenizer):
     assert failures == []
 
 
-def test_a_trial_survives_the_death_of_its_process():
+GOOD = '{"grammars": [{"lark_grammar": "start: /ab/"}]}'
+
+
+def test_a_trial_outlives_its_process_and_leaves_none_behind():
     trial = Trial()
-    good = '{"grammars": [{"lark_grammar": "start: /ab/"}]}'
-    assert trial.problem_of(good) == ""
+    assert trial.problem_of(GOOD) == ""
     trial._process.kill()
     trial._process.wait()
-    assert trial.problem_of(good) == TOO_LONG  # what was in the air is lost
-    assert trial.problem_of(good) == ""
+    assert trial.problem_of(GOOD) == ""
     process = trial._process
     trial.close()
     assert process.poll() is not None
 
 
+def test_ctrl_c_does_not_end_a_trial():
+    trial = Trial()
+    assert trial.problem_of(GOOD) == ""
+    process = trial._process
+    process.send_signal(signal.SIGINT)
+    assert trial.problem_of(GOOD) == "" and trial._process is process
+    trial.close()
+
+
+def test_what_the_process_does_not_survive_is_refused():
+    trial = Trial()
+    assert trial.problem_of(GOOD) == ""
+    trial._process.send_signal(signal.SIGSTOP)
+    killer = threading.Timer(0.2, trial._process.send_signal, [signal.SIGKILL])
+    killer.start()
+    assert trial.problem_of(GOOD) == TOO_LONG  # as where the system ends it for its time or memory
+    trial._started().send_signal(signal.SIGSTOP)
+    killer = threading.Timer(0.2, lambda: (trial._process.send_signal(signal.SIGSEGV), trial._process.send_signal(signal.SIGCONT)))
+    killer.start()
+    assert trial.problem_of(GOOD) == constraint_trial.CRASHED
+    assert trial.problem_of(GOOD) == ""
+    trial.close()
+
+
 def test_a_trial_that_gets_no_time_is_ended(monkeypatch):
     monkeypatch.setattr(constraint_trial, "_WAIT_SECONDS", 0.0)
     trial = Trial()
-    assert trial.problem_of('{"grammars": [{"lark_grammar": "start: /ab/"}]}') == TOO_LONG
+    assert trial.problem_of(GOOD) == TOO_LONG
     assert trial._process is None
 
 

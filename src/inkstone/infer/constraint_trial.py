@@ -65,6 +65,8 @@ class Trial:
             self._end()
 
     def _started(self) -> "subprocess.Popen[str]":
+        if self._process is not None and self._process.poll() is not None:  # ended from outside since the last grammar
+            self._end()
         if self._process is None:
             pipe = subprocess.PIPE
             self._process = subprocess.Popen(
@@ -116,6 +118,7 @@ class _Bytes:
 def _serve(lines: Iterable[str]) -> None:
     import llguidance
 
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the program that asks
     tokenizer = llguidance.LLTokenizer(llguidance.TokenizerWrapper(_Bytes()), n_vocab=_END + 1, eos_token=_END)
     for line in lines:
         _end_after(MAX_SECONDS)
