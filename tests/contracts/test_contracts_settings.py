@@ -7,14 +7,14 @@ from pathlib import Path
 import pytest
 
 from inkstone.base.settings import Settings, field_rows, resolve, to_toml
-from inkstone.cli.main import VERBS
+from inkstone.cli.main import VERBS, module_name
 from inkstone.train.config import PretrainSettings
 
 RECIPES = sorted((Path(__file__).parents[2] / "recipes").glob("**/*.toml"))
 
 
 def command_of(verb):
-    return pytest.importorskip("inkstone.cli." + verb.replace(" ", "_"), reason=f"{verb} is not built yet")
+    return importlib.import_module("inkstone.cli." + module_name(verb))
 
 
 @pytest.mark.parametrize("verb", VERBS)
