@@ -37,7 +37,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add what to measure, on what, and for how long."""
     text = "training; decode: reading and writing; serve: streams through HTTP; data: tokenizing"
     parser.add_argument("what", choices=list(PARTS), help=f"train: {text}")
-    parser.add_argument("--model", type=Path, metavar="RUN", help="a run, one of its checkpoints, or a Hugging Face-style folder")
+    parser.add_argument(
+        "model", type=Path, nargs="?", metavar="RUN", help="a run, one of its checkpoints, or a Hugging Face-style folder"
+    )
     parser.add_argument("--preset", metavar="NAME", help="without RUN: random weights of this shape [gpt2; train: modern]")
     parser.add_argument("--precision", choices=PRECISIONS, help="of the weights [decode: all; serve: int8]")
     parser.add_argument("--minutes", default=DEFAULT_MINUTES, type=_minutes, metavar="M", help="about so long, loading aside [1]")
@@ -48,7 +50,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace, settings: Settings | None) -> dict[str, Any]:
     """Measure, print a table, and return the figures."""
     if args.model is not None and args.preset is not None:
-        raise ConfigError("--model and --preset: expected one of them, found both")
+        raise ConfigError(f"--preset {args.preset}: expected RUN or a preset, found both")
     import torch
 
     from inkstone import machine
